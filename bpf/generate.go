@@ -1,0 +1,3 @@
+package bpf
+
+//go:generate go tool bpf2go -target bpfel -type svc_key -type svc -type slot_key -type address -type backend_key service service.c -- -O2 -g -Wall -Werror -mcpu=v3
