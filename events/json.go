@@ -46,7 +46,7 @@ func (r Record) MarshalJSON() ([]byte, error) {
 		w.Key = r.Key.String()
 	}
 	if !r.Time.IsZero() {
-		w.Time = r.Time.Format(time.RFC3339Nano)
+		w.Time = r.Time.UTC().Format(time.RFC3339Nano)
 	}
 	if d := r.Decision; d != nil {
 		w.Decision = (*wireDecision)(d)
@@ -105,7 +105,7 @@ func (r *Record) UnmarshalJSON(data []byte) error {
 		if err != nil {
 			return fmt.Errorf("record: time: %w", err)
 		}
-		out.Time = t
+		out.Time = t.UTC()
 	}
 	*r = out
 	return nil

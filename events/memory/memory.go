@@ -37,8 +37,8 @@ func (l *Log) Append(ctx context.Context, r events.Record) (events.Seq, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, fmt.Errorf("append %s: %w", r.Key, err)
 	}
-	if len(r.Body) > events.MaxRecord {
-		return 0, fmt.Errorf("append %s: %d bytes of at most %d: %w", r.Key, len(r.Body), events.MaxRecord, events.ErrTooLarge)
+	if err := r.Check(); err != nil {
+		return 0, fmt.Errorf("append: %w", err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -51,6 +51,10 @@ func (l *Log) Append(ctx context.Context, r events.Record) (events.Seq, error) {
 		return 0, fmt.Errorf("append %s: expected event %d, it is at %d: %w", r.Key, r.Expect, at, events.ErrConflict)
 	}
 	r.Seq = l.end() + 1
+	if r.ID == "" {
+		r.ID = fmt.Sprintf("memory-%d", r.Seq)
+	}
+	r.Time = r.Time.UTC().Round(0) // as it would come back from a disk
 	r.Body = slices.Clone(r.Body)
 	r.Cause = slices.Clone(r.Cause)
 	if r.Decision != nil {
