@@ -28,21 +28,26 @@ const (
 // append at Seq S nothing is decided until the View has S; nothing is decided
 // before Start.
 type Core struct {
-	schema   Schema
-	build    string
-	instance string
-	deciders []Decider
-	view     *View
-	barrier  Seq // nothing is decided before the View has it
-	inflight int
-	writes   uint64 // for ids
-	waiting  map[task]wakes
-	timers   map[task]timer
+	schema          Schema
+	build, instance string
+	deciders        []Decider
+	view            *View
+	barrier         Seq // nothing is decided before the View has it
+	inflight        int
+	writes          uint64 // for ids
+	waiting         map[task]pending
 }
 
 type task struct {
 	decider int // index into deciders
 	key     Key
+}
+
+// pending is a decision that waits for its time, or, if due is zero, for the
+// next round.
+type pending struct {
+	due time.Time
+	wakes
 }
 
 // wakes are the events that woke a decision, in their order.
@@ -53,30 +58,24 @@ type wake struct {
 	key Key
 }
 
-type timer struct {
-	at    time.Time
-	wakes wakes
-}
-
 // Proposal is a record that a decision wants appended.
 type Proposal struct {
 	Record
-	task  task
-	wakes wakes
+	task task
+	wakes
 }
 
 // NewCore returns a Core that decides nothing until Start. build names the
 // program for ce-decision; instance is unique to this Core among all that
 // write to the log, and makes its writes' ids unique.
 func NewCore(s Schema, build, instance string, deciders ...Decider) *Core {
-	return &Core{schema: s, build: build, instance: instance, deciders: deciders,
-		waiting: map[task]wakes{}, timers: map[task]timer{}}
+	return &Core{schema: s, build: build, instance: instance, deciders: deciders}
 }
 
 // Start gives the Core the View of the log as it is, and wakes every decision
 // that any object in it wakes. It may be called again, to start over.
 func (c *Core) Start(v *View) {
-	c.view, c.waiting, c.timers = v, map[task]wakes{}, map[task]timer{}
+	c.view, c.waiting = v, map[task]pending{}
 	for e := range v.All() {
 		c.wake(Event{Entry: e})
 	}
@@ -91,53 +90,59 @@ func (c *Core) Apply(v *View, es ...Event) {
 }
 
 func (c *Core) wake(e Event) {
-	for i := range c.deciders {
-		d := &c.deciders[i]
+	for i, d := range c.deciders {
 		if !slices.Contains(d.Reads, e.Key.Resource) {
 			continue
 		}
 		for _, k := range d.Wakes(c.view.Only(d.Reads), e) {
-			t := task{i, k}
-			if len(c.waiting[t]) < wakesKept {
-				c.waiting[t] = append(c.waiting[t], wake{e.Seq, e.Key})
-			}
+			c.await(task{i, k}, time.Time{}, wakes{{e.Seq, e.Key}})
 		}
 	}
+}
+
+// await has a decision made at its time, or earlier if it waits already.
+func (c *Core) await(t task, due time.Time, why wakes) {
+	p, waits := c.waiting[t]
+	if !waits || due.Before(p.due) {
+		p.due = due
+	}
+	if len(p.wakes) < wakesKept {
+		p.wakes = append(slices.Clip(p.wakes), why...)
+	}
+	c.waiting[t] = p
 }
 
 // Ready makes all the decisions that wait and are due, and returns what is to
 // be appended. The caller reports each proposal to Done, in any order.
 func (c *Core) Ready(now time.Time) []Proposal {
-	if c.view == nil || c.inflight > 0 || c.view.Seq() < c.barrier {
+	if c.inflight > 0 || !c.idle() {
 		return nil
-	}
-	for t, timer := range c.timers {
-		if !timer.at.After(now) {
-			delete(c.timers, t)
-			c.waiting[t] = append(timer.wakes, c.waiting[t]...)
-		}
 	}
 	var out []Proposal
 	for _, t := range slices.SortedFunc(maps.Keys(c.waiting), compareTasks) {
 		woken := c.waiting[t]
+		if woken.due.After(now) {
+			continue
+		}
 		delete(c.waiting, t)
-		delete(c.timers, t) // the new decision says anew when to come back
-		d := &c.deciders[t.decider]
-		r := Decide(c.schema, d, c.view, t.key, now)
+		r := Decide(c.schema, &c.deciders[t.decider], c.view, t.key, now)
 		if !r.Revisit.IsZero() {
-			c.timers[t] = timer{r.Revisit, woken}
+			c.await(t, r.Revisit, woken.wakes)
 		}
 		for _, rec := range r.Records {
 			c.writes++
 			rec.ID = fmt.Sprintf("%s-%d", c.instance, c.writes)
 			rec.Cause = woken.causesOf(rec.Key)
 			rec.Decision.Build = c.build
-			out = append(out, Proposal{rec, t, woken})
+			out = append(out, Proposal{rec, t, woken.wakes})
 		}
 	}
 	c.inflight = len(out)
 	return out
 }
+
+// idle tells whether Ready waits for nothing but time.
+func (c *Core) idle() bool { return c.view != nil && c.view.Seq() >= c.barrier }
 
 func compareTasks(a, b task) int {
 	return cmp.Or(cmp.Compare(a.decider, b.decider), cmp.Compare(a.key.String(), b.key.String()))
@@ -146,20 +151,12 @@ func compareTasks(a, b task) int {
 // causesOf picks at most events.MaxCauses: first the events of the changed
 // object itself, then the oldest.
 func (w wakes) causesOf(k Key) []Seq {
-	own := slices.Clone(w)
-	slices.SortStableFunc(own, func(a, b wake) int {
-		switch {
-		case (a.key == k) == (b.key == k):
-			return cmp.Compare(a.seq, b.seq)
-		case a.key == k:
-			return -1
-		}
-		return 1
-	})
 	var seqs []Seq
-	for _, one := range own {
-		if len(seqs) < events.MaxCauses && !slices.Contains(seqs, one.seq) {
-			seqs = append(seqs, one.seq)
+	for _, own := range []bool{true, false} {
+		for _, one := range w {
+			if (one.key == k) == own && len(seqs) < events.MaxCauses && !slices.Contains(seqs, one.seq) {
+				seqs = append(seqs, one.seq)
+			}
 		}
 	}
 	slices.Sort(seqs)
@@ -176,12 +173,9 @@ func (c *Core) Done(p Proposal, seq Seq, err error, now time.Time) {
 		// Somebody else changed the object: there is an event that the View
 		// does not have yet, and it is decided again with it.
 		c.barrier = max(c.barrier, p.Seen+1)
-		c.waiting[p.task] = append(p.wakes, c.waiting[p.task]...)
+		c.await(p.task, time.Time{}, p.wakes)
 	default:
-		at := now.Add(retryAfter)
-		if t, ok := c.timers[p.task]; !ok || t.at.After(at) {
-			c.timers[p.task] = timer{at, p.wakes}
-		}
+		c.await(p.task, now.Add(retryAfter), p.wakes)
 	}
 }
 
@@ -189,9 +183,9 @@ func (c *Core) Done(p Proposal, seq Seq, err error, now time.Time) {
 // zero: never.
 func (c *Core) Next() time.Time {
 	var next time.Time
-	for _, t := range c.timers {
-		if next.IsZero() || t.at.Before(next) {
-			next = t.at
+	for _, p := range c.waiting {
+		if next.IsZero() || p.due.Before(next) {
+			next = p.due
 		}
 	}
 	return next

@@ -37,11 +37,13 @@ type Mirror struct {
 	changed chan struct{} // closed and replaced whenever view changes
 }
 
-// Step is a part of the log as Since gives it: the View and the events that
-// led to it, which may be none.
+// Step is a part of the log: the View and the events that led to it, which may
+// be none. The first Step of a reader is Fresh: all that is in its View is new
+// to the reader. It is Fresh again if the log had to be read anew.
 type Step struct {
 	View   *View
 	Events []Event
+	Fresh  bool
 }
 
 // NewMirror returns a Mirror that holds the empty View until Run. It folds
@@ -57,18 +59,22 @@ func (m *Mirror) Ready() <-chan struct{} { return m.ready }
 
 // View returns the newest View.
 func (m *Mirror) View() *View {
+	v, _ := m.now()
+	return v
+}
+
+// now returns the newest View, and what is closed when it is no longer.
+func (m *Mirror) now() (*View, <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.view
+	return m.view, m.changed
 }
 
 // At waits until the View has the event at seq, so that a writer sees what it
 // wrote, and returns the View.
 func (m *Mirror) At(ctx context.Context, seq Seq) (*View, error) {
 	for {
-		m.mu.Lock()
-		v, changed := m.view, m.changed
-		m.mu.Unlock()
+		v, changed := m.now()
 		if v.Seq() >= seq {
 			return v, nil
 		}
@@ -78,6 +84,51 @@ func (m *Mirror) At(ctx context.Context, seq Seq) (*View, error) {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// Follow yields a Fresh Step once the Mirror is ready, then what happens, until
+// ctx ends.
+func (m *Mirror) Follow(ctx context.Context) iter.Seq[Step] {
+	return func(yield func(Step) bool) {
+		select {
+		case <-m.ready:
+		case <-ctx.Done():
+		}
+		for ctx.Err() == nil {
+			v := m.View()
+			if !yield(Step{View: v, Fresh: true}) {
+				return
+			}
+			for step, err := range m.steps(ctx, v.folds, v.Seq()) {
+				if err != nil {
+					break // it was read anew, or this reader was too slow
+				}
+				if !yield(step) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// send is Follow into a channel.
+func (m *Mirror) send(ctx context.Context, to chan<- Step) error {
+	for step := range m.Follow(ctx) {
+		send(ctx, to, step)
+	}
+	return nil
+}
+
+// all returns the events that the reader has not seen: of a Fresh Step one for
+// every object.
+func (s Step) all() []Event {
+	var es []Event
+	if s.Fresh {
+		for e := range s.View.All() {
+			es = append(es, Event{Entry: e})
+		}
+	}
+	return append(es, s.Events...)
 }
 
 // Since yields what happened after the given Seq, and goes on until ctx ends.
@@ -93,14 +144,9 @@ func (m *Mirror) Since(ctx context.Context, after Seq) iter.Seq2[Step, error] {
 	return m.steps(ctx, m.first+uint64(first), after)
 }
 
-// From is Since for a reader that has a View of this Mirror. Unlike Seqs, it
-// works on the door's log too, where an object that becomes visible comes with
-// the Seq that it has had for long.
-func (m *Mirror) From(ctx context.Context, v *View) iter.Seq2[Step, error] {
-	return m.steps(ctx, v.folds, v.Seq())
-}
-
 // steps yields the ring's events from a position on, and every newer View.
+// Positions, unlike Seqs, also order the door's log, in which an object that
+// becomes visible comes with the Seq that it has had for long.
 func (m *Mirror) steps(ctx context.Context, at uint64, seen Seq) iter.Seq2[Step, error] {
 	return func(yield func(Step, error) bool) {
 		for {
@@ -110,11 +156,11 @@ func (m *Mirror) steps(ctx context.Context, at uint64, seen Seq) iter.Seq2[Step,
 				step.Events = slices.Clone(m.ring[at-first:])
 			}
 			m.mu.Unlock()
-			if at < first {
+			switch {
+			case at < first:
 				yield(Step{}, events.ErrGone)
 				return
-			}
-			if len(step.Events) > 0 || step.View.Seq() > seen {
+			case len(step.Events) > 0 || step.View.Seq() > seen:
 				if !yield(step, nil) {
 					return
 				}
@@ -134,20 +180,20 @@ func (m *Mirror) steps(ctx context.Context, at uint64, seen Seq) iter.Seq2[Step,
 // says ErrGone is read from its beginning, and the old View stays until the
 // new one is complete.
 func (m *Mirror) Run(ctx context.Context) error {
-	from := m.View()
-	for {
-		err := m.read(ctx, from)
-		if ctx.Err() != nil {
-			return nil
+	for from := m.View(); ctx.Err() == nil; from = m.View() {
+		if err := m.read(ctx, from); errors.Is(err, events.ErrGone) {
+			_ = m.read(ctx, NewView(m.schema))
 		}
-		if from = m.View(); errors.Is(err, events.ErrGone) {
-			from = NewView(m.schema)
-		}
-		select {
-		case <-time.After(rereadAfter):
-		case <-ctx.Done():
-			return nil
-		}
+		pause(ctx, rereadAfter)
+	}
+	return nil
+}
+
+// pause waits, at most until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
 	}
 }
 
@@ -157,59 +203,40 @@ func (m *Mirror) read(ctx context.Context, v *View) error {
 	if err != nil {
 		return err
 	}
-	read := make(chan Record, foldBatch)
 	g, ctx := errgroup.WithContext(ctx)
+	read := make(chan Record, foldBatch)
 	g.Go(func() error {
 		for r, err := range m.log.Follow(ctx, v.Seq()) {
 			if err != nil {
 				return err
 			}
-			select {
-			case read <- r:
-			case <-ctx.Done():
-				return ctx.Err()
+			if m.only != nil && !slices.Contains(m.only, r.Key.Resource) {
+				r = Record{Seq: r.Seq}
 			}
+			send(ctx, read, r)
 		}
 		return ctx.Err()
 	})
 	g.Go(func() error {
-		fresh := v.Seq() == 0
-		if v.Seq() >= end {
-			v, fresh = m.publish(v, nil, fresh), false
-		}
+		at, fresh := v, v.Seq() == 0
+		var es []Event
 		for {
-			batch, err := m.batch(ctx, read)
-			if err != nil {
-				return err
+			if at.Seq() >= end {
+				at, fresh = m.publish(at, es, fresh), false
 			}
-			var folded []Event
-			v, folded = v.Fold(batch...)
-			if v.Seq() >= end {
-				v, fresh = m.publish(v, folded, fresh), false
+			select {
+			case r := <-read:
+				batch := []Record{r}
+				for len(batch) < foldBatch && len(read) > 0 {
+					batch = append(batch, <-read)
+				}
+				at, es = at.Fold(batch...)
+			case <-ctx.Done():
+				return ctx.Err()
 			}
 		}
 	})
 	return g.Wait()
-}
-
-// batch takes what has been read, at least one record.
-func (m *Mirror) batch(ctx context.Context, read <-chan Record) ([]Record, error) {
-	var batch []Record
-	for len(batch) < foldBatch {
-		if len(batch) > 0 && len(read) == 0 {
-			break
-		}
-		select {
-		case r := <-read:
-			if m.only != nil && !slices.Contains(m.only, r.Key.Resource) {
-				r = Record{Seq: r.Seq}
-			}
-			batch = append(batch, r)
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-	return batch, nil
 }
 
 // publish makes v the newest View. fresh: it was folded anew, so that nobody

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -19,50 +18,22 @@ const appendWindow = 128
 // Mirror of that log that somebody else runs, and the clock. build names the
 // program, instance this run of it, unique among all writers of the log.
 func Run(ctx context.Context, log events.Log, m *Mirror, lg zerolog.Logger, build, instance string, deciders ...Decider) error {
-	select {
-	case <-m.Ready():
-	case <-ctx.Done():
-		return nil
-	}
 	core := NewCore(m.schema, build, instance, deciders...)
-	for ctx.Err() == nil {
-		v := m.View()
-		core.Start(v)
-		if err := drive(ctx, log, m, v, core, lg); err != nil && !errors.Is(err, events.ErrGone) {
-			return err
-		}
-	}
-	return nil
-}
-
-// drive runs a started Core until ctx ends or the Mirror starts anew.
-func drive(ctx context.Context, log events.Log, m *Mirror, v *View, core *Core, lg zerolog.Logger) error {
-	steps := make(chan Step) // unbuffered: the Mirror's ring is the buffer
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		for step, err := range m.From(ctx, v) {
-			if err != nil {
-				return err
-			}
-			select {
-			case steps <- step:
-			case <-ctx.Done():
-				return nil
-			}
-		}
-		return nil
-	})
+	steps := make(chan Step) // unbuffered: the Mirror's ring is the buffer
+	g.Go(func() error { return m.send(ctx, steps) })
 	g.Go(func() error {
 		for {
-			for _, p := range appendAll(ctx, log, core.Ready(now()), lg) {
-				core.Done(p.Proposal, p.seq, p.err, now())
-			}
+			appendAll(ctx, log, core, lg)
 			var alarm <-chan time.Time
-			if next := core.Next(); !next.IsZero() {
+			if next := core.Next(); !next.IsZero() && core.idle() {
 				alarm = time.After(time.Until(next))
 			}
 			select {
 			case step := <-steps:
+				if step.Fresh {
+					core.Start(step.View)
+				}
 				core.Apply(step.View, step.Events...)
 			case <-alarm:
 			case <-ctx.Done():
@@ -77,26 +48,27 @@ func drive(ctx context.Context, log events.Log, m *Mirror, v *View, core *Core, 
 // it is the same after a round trip through the log.
 func now() time.Time { return time.Now().Round(0).UTC() }
 
-type outcome struct {
-	Proposal
-	seq Seq
-	err error
-}
-
-// appendAll appends the proposals, many at once, and returns how each ended.
-func appendAll(ctx context.Context, log events.Log, ps []Proposal, lg zerolog.Logger) []outcome {
+// appendAll appends what the Core is ready to, many records at once.
+func appendAll(ctx context.Context, log events.Log, core *Core, lg zerolog.Logger) {
+	type outcome struct {
+		seq Seq
+		err error
+	}
+	ps := core.Ready(now())
 	out := make([]outcome, len(ps))
 	var g errgroup.Group
 	g.SetLimit(appendWindow)
 	for i, p := range ps {
 		g.Go(func() error {
 			seq, err := log.Append(ctx, p.Record)
-			out[i] = outcome{p, seq, err}
-			lg.Debug().Err(err).Str("actor", p.Source).Stringer("key", p.Key).Str("event", p.Type).
-				Uint64("seq", uint64(seq)).Uint64("seen", uint64(p.Seen)).Msg("proposed")
+			out[i] = outcome{seq, err}
 			return nil
 		})
 	}
-	_ = g.Wait() // outcomes are in out
-	return out
+	_ = g.Wait() // how each ended is in out
+	for i, p := range ps {
+		core.Done(p, out[i].seq, out[i].err, now())
+		lg.Debug().Err(out[i].err).Str("actor", p.Source).Stringer("key", p.Key).Str("event", p.Type).
+			Uint64("seq", uint64(out[i].seq)).Uint64("seen", uint64(p.Seen)).Msg("proposed")
+	}
 }
