@@ -20,8 +20,8 @@ import (
 type Schema struct {
 	// Cluster is the uid of the cluster; uids of made objects derive from it.
 	Cluster string
-	// Seal is the 32-byte key that Secrets are encrypted with in the log, or
-	// nil in a process that must not read them.
+	// Seal is the 32-byte key that Secrets are encrypted with in the log (see
+	// seal.go), or nil in a process that must not read them.
 	Seal []byte
 }
 
@@ -106,8 +106,13 @@ func withTypeMeta(body []byte, o kernel.Object) []byte {
 	return append([]byte(head), body[1:]...)
 }
 
-// Encode implements kernel.Schema: EncodeJSON without resourceVersion.
+// Encode implements kernel.Schema: EncodeJSON without resourceVersion and with
+// what is secret sealed.
 func (s Schema) Encode(o kernel.Object) ([]byte, error) {
+	o, err := s.sealed(o)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", s.KeyOf(o), err)
+	}
 	body, err := EncodeJSON(o)
 	if err != nil {
 		return nil, err
@@ -148,6 +153,9 @@ func (s Schema) Decode(k kernel.Key, body []byte) (kernel.Object, error) {
 		return nil, fmt.Errorf("decode %s: %w", k, err)
 	}
 	SetTypeMeta(o)
+	if err := s.opened(o); err != nil {
+		return nil, fmt.Errorf("decode %s: %w", k, err)
+	}
 	return o, nil
 }
 
