@@ -1,0 +1,36 @@
+# `make up` on a fresh Debian machine with Go starts a cluster and the example; `make test` runs all tests.
+export GOFLAGS := -buildvcs=false
+BUILD := $(shell git describe --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.build=$(BUILD)
+SEEDS ?= 200
+.PHONY: build unit test race sim e2e bench generate images lint up down tools
+
+build: ## bin/rutter and bin/kubectl
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/rutter ./cmd/rutter
+	cd cmd/kubectl && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../bin/kubectl .
+tools: ## what Debian has and this machine lacks
+	deploy/tools.sh
+unit: ## needs nothing but Go
+	go test ./...
+test: unit e2e
+race:
+	go test -race ./events/... ./kernel/... ./sim/... ./services/...
+sim:
+	go test ./sim -run TestSeeds -count=1 -seeds $(SEEDS) -v
+e2e: tools build images ## real containers, networks and BPF: root only
+	@test "$$(id -u)" = 0 || { echo "make test needs root: it runs containers, network namespaces and BPF"; exit 1; }
+	go test -tags e2e -count=1 -p 1 -timeout 15m ./bpf/... ./services/nodeagent/... ./test/...
+bench: build
+	deploy/bench.sh
+generate:
+	go generate ./...
+images: ## the example's images, as OCI archives in bin/images
+	go run ./deploy/examples/shop/images -o bin/images
+lint:
+	@test -z "$$(gofmt -l . | tee /dev/stderr)"
+	go vet ./... && go vet -tags e2e ./...
+	go tool staticcheck ./...
+up: tools build images
+	deploy/up.sh
+down:
+	bin/rutter down
