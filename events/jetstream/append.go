@@ -1,0 +1,212 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"github.com/rutterhq/rutter/events"
+)
+
+// JetStream's error codes that mean something to a writer.
+const (
+	codeStorageFull    = 10047
+	codeTooLarge       = 10054
+	codeStoreFailed    = 10077 // also "maximum bytes exceeded"
+	codeHeaderTooLarge = 10097
+	codeWrongLast      = 10071
+	codeWrongLastBusy  = 10164 // another write of the subject is on its way
+)
+
+const headerExpectLast = "Nats-Expected-Last-Subject-Sequence"
+
+// Pauses before a write whose answer was lost is looked for again.
+const (
+	firstPause = 10 * time.Millisecond
+	maxPause   = time.Second
+)
+
+// errLost says that no answer came, so that the outcome is not known.
+var errLost = errors.New("no answer came")
+
+// Append is events.Log's. While there is no connection it waits for one.
+func (l *Log) Append(ctx context.Context, r events.Record) (events.Seq, error) {
+	if err := r.Check(); err != nil {
+		return 0, fmt.Errorf("append: %w", err)
+	}
+	select {
+	case l.slots <- struct{}{}:
+		defer func() { <-l.slots }()
+	case <-ctx.Done():
+		return 0, fmt.Errorf("append %s: %w", r.Key, ctx.Err())
+	}
+	if r.ID == "" {
+		r.ID = nuid.Next()
+	}
+	seq, err := l.append(ctx, r)
+	if err != nil {
+		return 0, fmt.Errorf("append %s: %w", r.Key, err)
+	}
+	return seq, nil
+}
+
+func (l *Log) append(ctx context.Context, r events.Record) (events.Seq, error) {
+	m := &nats.Msg{Subject: r.Key.Subject(), Header: r.Headers(), Data: r.Body}
+	sent := false // an earlier copy may have been stored, or may yet be
+	for pause := firstPause; ; pause = min(2*pause, maxPause) {
+		expect, err := l.expectation(r)
+		if err != nil {
+			return 0, err
+		}
+		m.Header[headerExpectLast] = []string{strconv.FormatUint(uint64(expect), 10)}
+		a, err := l.publish(ctx, m)
+		switch {
+		case err == nil && a.Error == nil:
+			return events.Seq(a.Seq), nil
+		case err == nil && isConflict(a) && !sent:
+			if again, err := l.purgedMeanwhile(ctx, r, expect, a); !again {
+				return 0, err
+			}
+			continue
+		case err == nil && !isConflict(a):
+			return 0, refusal(a)
+		case ctx.Err() != nil:
+			return 0, fmt.Errorf("it is not known whether it was written: %w", ctx.Err())
+		}
+		// The answer is lost, or a copy conflicts, maybe with the first one.
+		sent = true
+		seq, err := l.settle(ctx, m.Subject, r)
+		if seq != 0 || errors.Is(err, events.ErrConflict) {
+			return seq, err
+		}
+		if l.nc.IsClosed() {
+			return 0, fmt.Errorf("it is not known whether it was written: %w", nats.ErrConnectionClosed)
+		}
+		if werr := wait(ctx, pause); werr != nil {
+			return 0, fmt.Errorf("it is not known whether it was written: %w", errors.Join(werr, err))
+		}
+	}
+}
+
+// expectation returns what the server must hold as the last Seq of the
+// object's subject. Where that event was purged it is 0; who has not read all
+// that was purged cannot know, and must start again.
+func (l *Log) expectation(r events.Record) (events.Seq, error) {
+	first := events.Seq(l.first.Load())
+	if r.Expect >= first || first <= 1 {
+		return r.Expect, nil
+	}
+	if r.Seen+1 < first {
+		return 0, fmt.Errorf("seen %d, the log begins at %d: %w", r.Seen, first, events.ErrGone)
+	}
+	return 0, nil
+}
+
+// purgedMeanwhile looks at a conflict. again says that the expected event was
+// purged after expectation had looked, so that it must look again; else err
+// is what the conflict means.
+func (l *Log) purgedMeanwhile(ctx context.Context, r events.Record, expect events.Seq, a answer) (again bool, err error) {
+	conflict := fmt.Errorf("expected event %d: %s: %w", r.Expect, a.Error.Description, events.ErrConflict)
+	if expect == 0 || !strings.HasSuffix(a.Error.Description, ": 0") {
+		return false, conflict
+	}
+	if _, err := l.readState(ctx); err != nil {
+		return false, errors.Join(conflict, err)
+	}
+	if uint64(r.Expect) < l.first.Load() {
+		return true, nil
+	}
+	return false, conflict
+}
+
+// publish sends one message and waits for its answer. With errLost, or when
+// ctx ends, it may have been stored or not.
+func (l *Log) publish(ctx context.Context, m *nats.Msg) (answer, error) {
+	down := l.disconnected()
+	serial, reply, ch := l.acks.expect()
+	defer l.acks.forget(serial)
+	m.Reply = reply
+	if err := l.nc.PublishMsg(m); err != nil {
+		return answer{}, fmt.Errorf("%w: %w", errLost, err)
+	}
+	timer := time.NewTimer(l.ackWait)
+	defer timer.Stop()
+	select {
+	case a := <-ch:
+		if a.lost {
+			return answer{}, errLost
+		}
+		return a, nil
+	case <-down:
+	case <-timer.C:
+	case <-ctx.Done():
+		return answer{}, ctx.Err()
+	}
+	return answer{}, errLost
+}
+
+// settle finds out what became of a write: its Seq if it is stored, or
+// ErrConflict if it is not and can no longer be, because somebody else wrote
+// the object. (0, nil) says that nobody did: then the same message may be sent
+// again, for of all copies the server stores one at most.
+func (l *Log) settle(ctx context.Context, subject string, r events.Record) (events.Seq, error) {
+	id := events.HeaderValue(r.ID)
+	other := events.Seq(0)
+	for next := uint64(r.Expect) + 1; ; {
+		m, err := l.message(ctx, next, subject)
+		if errors.Is(err, js.ErrMsgNotFound) {
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+		if v := m.Header[events.HeaderID]; len(v) == 1 && v[0] == id {
+			return events.Seq(m.Sequence), nil
+		}
+		if other == 0 {
+			other = events.Seq(m.Sequence)
+		}
+		next = m.Sequence + 1
+	}
+	if other != 0 {
+		return 0, fmt.Errorf("expected event %d, event %d follows it: %w", r.Expect, other, events.ErrConflict)
+	}
+	return 0, nil
+}
+
+// message returns the first message of a subject from a Seq on.
+func (l *Log) message(ctx context.Context, from uint64, subject string) (*js.RawStreamMsg, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	m, err := l.stream.GetMsg(ctx, from, js.WithGetMsgSubject(subject))
+	if err != nil {
+		return nil, fmt.Errorf("message of %s from %d on: %w", subject, from, err)
+	}
+	return m, nil
+}
+
+func isConflict(a answer) bool {
+	return a.Error.ErrCode == codeWrongLast || a.Error.ErrCode == codeWrongLastBusy
+}
+
+// refusal is the error of an answer that says that nothing was written.
+func refusal(a answer) error {
+	e := a.Error
+	var what error
+	switch {
+	case e.ErrCode == codeStorageFull, e.ErrCode == codeStoreFailed && e.Description == "maximum bytes exceeded":
+		what = events.ErrFull
+	case e.ErrCode == codeTooLarge, e.ErrCode == codeHeaderTooLarge:
+		what = events.ErrTooLarge
+	default:
+		return fmt.Errorf("the server refused it: %s (%d)", e.Description, e.ErrCode)
+	}
+	return fmt.Errorf("%s (%d): %w", e.Description, e.ErrCode, what)
+}

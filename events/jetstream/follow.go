@@ -1,0 +1,174 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rutterhq/rutter/events"
+)
+
+const (
+	// quiet is after how long without an event a follower asks whether there
+	// really is none.
+	quiet = 10 * time.Second
+	// retryPause is how long a follower waits before it asks a server again
+	// that could not answer.
+	retryPause = 50 * time.Millisecond
+	// inactive is after how long the server forgets a consumer that nobody
+	// reads from.
+	inactive = time.Minute
+)
+
+// Follow is events.Log's. It outlives connections and servers: it goes on
+// after the last event that it yielded. When ctx ends it yields ctx's error.
+func (l *Log) Follow(ctx context.Context, after events.Seq) iter.Seq2[events.Record, error] {
+	return func(yield func(events.Record, error) bool) {
+		f := follower{log: l, at: after, yield: yield}
+		for {
+			err := f.run(ctx)
+			switch {
+			case f.stopped:
+				return
+			case ctx.Err() != nil:
+				err = ctx.Err()
+			case errors.Is(err, js.ErrStreamNotFound):
+				err = fmt.Errorf("%w: %w", events.ErrGone, err)
+			case l.nc.IsClosed():
+				err = nats.ErrConnectionClosed
+			case !errors.Is(err, events.ErrGone) && !errors.Is(err, errUnreadable):
+				if wait(ctx, retryPause) == nil {
+					continue
+				}
+				err = ctx.Err()
+			}
+			yield(events.Record{}, fmt.Errorf("follow after %d: %w", f.at, err))
+			return
+		}
+	}
+}
+
+// errUnreadable says that a message is not an event. It will not get better.
+var errUnreadable = errors.New("what the log holds is not an event")
+
+// follower is one Follow.
+type follower struct {
+	log     *Log
+	at      events.Seq // the last that was yielded
+	yield   func(events.Record, error) bool
+	stopped bool // yield wants no more
+}
+
+// run follows by one consumer until that fails or is no longer wanted.
+func (f *follower) run(ctx context.Context) error {
+	if err := f.check(ctx); err != nil {
+		return err
+	}
+	c, err := f.consumer(ctx)
+	if err != nil {
+		return fmt.Errorf("consumer: %w", err)
+	}
+	defer f.forget(ctx, c)
+	ms, err := c.Messages()
+	if err != nil {
+		return fmt.Errorf("consumer: %w", err)
+	}
+	defer ms.Stop()
+	defer context.AfterFunc(ctx, ms.Stop)()
+	for {
+		m, err := ms.Next(js.NextMaxWait(quiet))
+		if errors.Is(err, nats.ErrTimeout) && !f.log.nc.IsReconnecting() {
+			// The watchdog: a log that has more than we were given, or less.
+			last, err := f.log.Last(ctx)
+			if err != nil {
+				return err
+			}
+			if last != f.at {
+				return fmt.Errorf("the log is at %d, and nothing came", last)
+			}
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("next: %w", err)
+		}
+		r, err := record(m)
+		if err != nil {
+			return err
+		}
+		if r.Seq <= f.at {
+			continue
+		}
+		if r.Seq != f.at+1 {
+			return fmt.Errorf("event %d follows %d: %w", r.Seq, f.at, events.ErrGone)
+		}
+		if f.stopped = !f.yield(r, nil); f.stopped {
+			return nil
+		}
+		f.at = r.Seq
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// check tells whether the log holds what comes after the follower's position.
+// A consumer would silently begin elsewhere.
+func (f *follower) check(ctx context.Context) error {
+	last, err := f.log.readState(ctx)
+	if err != nil {
+		return err
+	}
+	if first := events.Seq(f.log.first.Load()); f.at+1 < first || f.at > last {
+		return fmt.Errorf("the log holds %d to %d: %w", first, last, events.ErrGone)
+	}
+	return nil
+}
+
+func (f *follower) consumer(ctx context.Context) (js.Consumer, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	return f.log.stream.OrderedConsumer(ctx, js.OrderedConsumerConfig{
+		DeliverPolicy: js.DeliverByStartSequencePolicy, OptStartSeq: uint64(f.at) + 1, InactiveThreshold: inactive,
+	})
+}
+
+// forget removes the consumer from the server, which would else do it later.
+func (f *follower) forget(ctx context.Context, c js.Consumer) {
+	if !f.log.nc.IsConnected() {
+		return
+	}
+	info := c.CachedInfo()
+	if info == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	// It may be gone, or the connection lost: then the server forgets it.
+	_ = f.log.stream.DeleteConsumer(ctx, info.Name)
+}
+
+// record reads a message.
+func record(m js.Msg) (events.Record, error) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return events.Record{}, fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	r, err := events.FromHeaders(m.Headers())
+	if err != nil {
+		return r, fmt.Errorf("event %d: %w: %w", meta.Sequence.Stream, errUnreadable, err)
+	}
+	if r.Key, err = events.KeyOfSubject(m.Subject()); err != nil {
+		return r, fmt.Errorf("event %d: %w: %w", meta.Sequence.Stream, errUnreadable, err)
+	}
+	r.Seq = events.Seq(meta.Sequence.Stream)
+	// A copy, because the message's bytes hold its headers too, and records
+	// are kept for long.
+	r.Body = slices.Clip(slices.Clone(m.Data()))
+	return r, nil
+}

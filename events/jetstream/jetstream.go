@@ -1,0 +1,181 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rutterhq/rutter/events"
+)
+
+// StreamName is the log's stream.
+const StreamName = "EV"
+
+const (
+	// maxMessage bounds a stored message in bytes: body and headers.
+	maxMessage = 2 << 20
+	// window bounds how many Appends are on their way at once. More add
+	// latency and no throughput.
+	window = 256
+	// apiTimeout bounds one question to the server.
+	apiTimeout = 5 * time.Second
+)
+
+// Options are what the owner of a log may choose.
+type Options struct {
+	// Budget is the stream's limit in bytes; writes beyond it are refused with
+	// ErrFull. 0: what the stream has; a stream that is made then needs one.
+	Budget int64
+	// AckWait is how long Append waits for an answer before it asks what
+	// became of its write. 0: 5 s.
+	AckWait time.Duration
+}
+
+// Log is the log on a stream. It is safe for concurrent use, and all services
+// of a process share one.
+type Log struct {
+	nc      *nats.Conn
+	stream  js.Stream
+	acks    *acks
+	ackWait time.Duration
+	slots   chan struct{} // one for every Append on its way
+	first   atomic.Uint64 // a Seq that is not above the stream's first one
+	last    lastIndex
+
+	mu   sync.Mutex    // protects the following field
+	down chan struct{} // closed when the connection is lost; then made anew
+}
+
+var _ events.Log = (*Log)(nil)
+
+// Open returns the log behind the connection. It makes the stream if there is
+// none, and refuses one that is not as it must be. The Log sets nc's handlers
+// and owns it from here on.
+func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
+	api, err := js.New(nc, js.WithDefaultTimeout(apiTimeout))
+	if err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	stream, err := ensureStream(ctx, api, o.Budget)
+	if err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	l := &Log{
+		nc: nc, stream: stream, ackWait: o.AckWait, slots: make(chan struct{}, window), down: make(chan struct{}),
+	}
+	if l.ackWait <= 0 {
+		l.ackWait = apiTimeout
+	}
+	l.last.read = l.readState
+	if l.acks, err = newAcks(nc); err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	nc.SetDisconnectErrHandler(func(*nats.Conn, error) { l.lostConnection() })
+	nc.SetClosedHandler(func(*nats.Conn) { l.lostConnection() })
+	if _, err := l.Last(ctx); err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	return l, nil
+}
+
+// Close ends the connection. Appends and Follows that are under way end with
+// an error.
+func (l *Log) Close() { l.nc.Close() }
+
+// lostConnection wakes all who wait for an answer that will not come.
+func (l *Log) lostConnection() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.down)
+	l.down = make(chan struct{})
+}
+
+// disconnected is closed when the connection that there is now is lost.
+func (l *Log) disconnected() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.down
+}
+
+// config is the stream as it must be.
+func config(budget int64) js.StreamConfig {
+	return js.StreamConfig{
+		Name:        StreamName,
+		Description: "Rutter's log: every change of every object, in one order",
+		Subjects:    []string{events.SubjectRoot + ".>"},
+		Retention:   js.LimitsPolicy,
+		Storage:     js.FileStorage,
+		Discard:     js.DiscardNew, // full means full: nothing acknowledged is ever dropped
+		MaxMsgs:     -1,
+		MaxBytes:    budget,
+		MaxMsgSize:  maxMessage,
+		// A compressed block would be unpacked for nearly every compare-and-set.
+		Compression: js.NoCompression,
+		Replicas:    1,
+		DenyDelete:  true, // no gaps
+	}
+}
+
+// ensureStream returns the stream, made if need be.
+func ensureStream(ctx context.Context, api js.JetStream, budget int64) (js.Stream, error) {
+	s, err := api.Stream(ctx, StreamName)
+	if errors.Is(err, js.ErrStreamNotFound) {
+		if budget <= 0 {
+			return nil, errors.New("there is no log, and none can be made without a budget of bytes")
+		}
+		if s, err = api.CreateStream(ctx, config(budget)); err != nil {
+			return nil, fmt.Errorf("stream %s: %w", StreamName, err)
+		}
+		return s, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", StreamName, err)
+	}
+	has := s.CachedInfo().Config
+	if err := validate(has); err != nil {
+		return nil, fmt.Errorf("stream %s: %w", StreamName, err)
+	}
+	if budget > 0 && has.MaxBytes != budget {
+		has.MaxBytes = budget
+		if s, err = api.UpdateStream(ctx, has); err != nil {
+			return nil, fmt.Errorf("stream %s: set its budget: %w", StreamName, err)
+		}
+	}
+	return s, nil
+}
+
+// validate tells what makes a stream unfit for the log. Anything that drops,
+// rewrites or hides messages does.
+func validate(c js.StreamConfig) error {
+	for _, must := range []struct {
+		what string
+		ok   bool
+	}{
+		{"subjects", slices.Equal(c.Subjects, []string{events.SubjectRoot + ".>"})},
+		{"retention by limits", c.Retention == js.LimitsPolicy},
+		{"file storage", c.Storage == js.FileStorage},
+		{"discard new", c.Discard == js.DiscardNew && !c.DiscardNewPerSubject},
+		{"no limit of messages", c.MaxMsgs <= 0 && c.MaxMsgsPerSubject <= 0},
+		{"no age limit", c.MaxAge == 0 && !c.AllowMsgTTL && c.SubjectDeleteMarkerTTL == 0},
+		{"message size", c.MaxMsgSize == -1 || c.MaxMsgSize >= maxMessage},
+		{"no compression", c.Compression == js.NoCompression},
+		{"no rollup, no deletes of messages", !c.AllowRollup && c.DenyDelete},
+		{"acknowledgements", !c.NoAck},
+		{"no mirror or source, no transform, no republish",
+			c.Mirror == nil && len(c.Sources) == 0 && c.SubjectTransform == nil && c.RePublish == nil},
+		{"not sealed", !c.Sealed},
+		{"one or three replicas", c.Replicas == 1 || c.Replicas == 3},
+	} {
+		if !must.ok {
+			return fmt.Errorf("it is not as the log needs it: %s", must.what)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package jetstream
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/rutterhq/rutter/events"
+)
+
+// Last is events.Log's. All who ask while a question is under way share the
+// next one: each gets an answer that was asked for after it came.
+func (l *Log) Last(ctx context.Context) (events.Seq, error) {
+	s, err := l.last.get(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("last: %w", err)
+	}
+	return s, nil
+}
+
+// readState asks the server for the stream's last Seq, and notes its first.
+func (l *Log) readState(ctx context.Context) (events.Seq, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	info, err := l.stream.Info(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("state of stream %s: %w", StreamName, err)
+	}
+	l.raiseFirst(info.State.FirstSeq)
+	return events.Seq(info.State.LastSeq), nil
+}
+
+// raiseFirst notes that the stream begins at seq or later.
+func (l *Log) raiseFirst(seq uint64) {
+	for {
+		has := l.first.Load()
+		if has >= seq || l.first.CompareAndSwap(has, seq) {
+			return
+		}
+	}
+}
+
+// lastIndex answers many callers by few questions. There is no goroutine: one
+// of those who wait asks for all.
+type lastIndex struct {
+	read func(context.Context) (events.Seq, error)
+	turn sync.Mutex // held by who asks
+
+	mu   sync.Mutex // protects the following field
+	next *lastAnswer
+}
+
+// lastAnswer is what a question that has not yet been sent will give.
+type lastAnswer struct {
+	done chan struct{} // closed when it is there
+	seq  events.Seq
+	err  error
+}
+
+func (x *lastIndex) get(ctx context.Context) (events.Seq, error) {
+	x.mu.Lock()
+	a := x.next
+	mine := a == nil
+	if mine {
+		a = &lastAnswer{done: make(chan struct{})}
+		x.next = a
+	}
+	x.mu.Unlock()
+	if mine {
+		x.ask(ctx, a)
+	}
+	select {
+	case <-a.done:
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	if a.err != nil && !mine {
+		// It may have been the end of the other's ctx.
+		return x.read(ctx)
+	}
+	return a.seq, a.err
+}
+
+// ask waits for its turn and reads, for all that have come until then.
+func (x *lastIndex) ask(ctx context.Context, a *lastAnswer) {
+	x.turn.Lock()
+	defer x.turn.Unlock()
+	x.mu.Lock()
+	x.next = nil
+	x.mu.Unlock()
+	a.seq, a.err = x.read(ctx)
+	close(a.done)
+}

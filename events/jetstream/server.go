@@ -1,0 +1,247 @@
+package jetstream
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxPayload bounds one message in bytes: a record and its headers, and
+	// what the protocol needs around them.
+	maxPayload = 4 << 20
+	// diskReserve is what the log leaves free on its disk, in bytes.
+	diskReserve = 1 << 30
+	// minBudget is the least room in bytes that a log can be begun with.
+	minBudget = 16 << 20
+	// maxMemoryStore bounds the server's streams in memory, in bytes. The log
+	// has none; consumers' states are small.
+	maxMemoryStore = 64 << 20
+	// startTimeout bounds how long the server may take to read its store.
+	// After an unclean stop it reads every block: seconds per GB.
+	startTimeout = 10 * time.Minute
+)
+
+// ServerConfig says how the embedded server runs.
+type ServerConfig struct {
+	// Dir is the server's store, made with mode 0700. One process at a time.
+	Dir string
+	// Budget is how many bytes of disk the log may take. 0: what is free, but
+	// for a reserve of 1 GiB. It is never more than that.
+	Budget int64
+	// Listen is a loopback address, "127.0.0.1:4222", for services that are
+	// processes of their own; port 0 picks one. Empty: the server listens on
+	// nothing, and only this process is its client.
+	Listen string
+	// Token is what a client must show. Empty: a random one is made.
+	Token string
+	// Log takes the server's own messages; nil: they are dropped. level is
+	// "debug", "info", "warn", "error" or "fatal". It must not block.
+	Log func(level, message string)
+}
+
+// Server is a NATS server in this process with JetStream on a folder.
+type Server struct {
+	server *server.Server
+	lock   *os.File
+	token  string
+	budget int64
+}
+
+// StartServer starts the server and returns when it is ready. Reading a large
+// store after an unclean stop takes seconds.
+func StartServer(c ServerConfig) (*Server, error) {
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("log store: %w", err)
+	}
+	lock, err := lockDir(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s, err := start(c, lock)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return s, nil
+}
+
+func start(c ServerConfig, lock *os.File) (*Server, error) {
+	budget, err := budgetOf(c.Dir, c.Budget)
+	if err != nil {
+		return nil, err
+	}
+	token := c.Token
+	if token == "" {
+		token = nuid.New().Next() + nuid.New().Next() // 2 × 96 bits from crypto/rand
+	}
+	o := &server.Options{
+		ServerName: "rutter", JetStream: true, StoreDir: c.Dir, SyncAlways: true,
+		JetStreamMaxMemory: maxMemoryStore, JetStreamMaxStore: budget + diskReserve/2,
+		MaxPayload: maxPayload, Authorization: token,
+		NoSigs: true, NoLog: true, NoSystemAccount: false, DontListen: c.Listen == "",
+	}
+	if c.Listen != "" {
+		if o.Host, o.Port, err = loopback(c.Listen); err != nil {
+			return nil, err
+		}
+	}
+	ns, err := server.NewServer(o)
+	if err != nil {
+		return nil, fmt.Errorf("log server: %w", err)
+	}
+	l := &serverLog{to: c.Log}
+	ns.SetLoggerV2(l, false, false, false)
+	ns.Start() // it does not block
+	if !ns.ReadyForConnections(startTimeout) || l.fatal.Load() != nil || !ns.JetStreamEnabled() {
+		ns.Shutdown()
+		ns.WaitForShutdown()
+		if m := l.fatal.Load(); m != nil {
+			return nil, fmt.Errorf("log server: %s", *m)
+		}
+		return nil, errors.New("log server: it did not become ready")
+	}
+	return &Server{server: ns, lock: lock, token: token, budget: budget}, nil
+}
+
+// Close stops the server. What was acknowledged is on disk already.
+func (s *Server) Close() error {
+	s.server.Shutdown()
+	s.server.WaitForShutdown()
+	if err := s.lock.Close(); err != nil {
+		return fmt.Errorf("log store: %w", err)
+	}
+	return nil
+}
+
+// Connect returns a new connection of this process to the server.
+func (s *Server) Connect() (*nats.Conn, error) {
+	nc, err := nats.Connect("", append(connectionOptions(), nats.InProcessServer(s.server), nats.Token(s.token))...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the log server in this process: %w", err)
+	}
+	return nc, nil
+}
+
+// Budget returns how many bytes of disk the log may take: for Options.
+func (s *Server) Budget() int64 { return s.budget }
+
+// URL returns where the server listens, or "".
+func (s *Server) URL() string {
+	addr := s.server.Addr()
+	if addr == nil {
+		return ""
+	}
+	return "nats://" + addr.String()
+}
+
+// WriteCredentials writes the file that Connect reads, with mode 0600.
+func (s *Server) WriteCredentials(file string) error {
+	tmp := file + ".new"
+	err := errors.Join(os.RemoveAll(tmp), os.WriteFile(tmp, []byte(s.token+"\n"), 0o600))
+	if err == nil {
+		err = os.Rename(tmp, file)
+	}
+	if err != nil {
+		return fmt.Errorf("credentials of the log server: %w", err)
+	}
+	return nil
+}
+
+// loopback takes an address apart and refuses one that others can reach: the
+// connection is not encrypted, and a client may do everything.
+func loopback(address string) (host string, port int, err error) {
+	host, p, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, fmt.Errorf("log server: listen on %q: %w", address, err)
+	}
+	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		return "", 0, fmt.Errorf("log server: listen on %q: only a loopback address is allowed", address)
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	if err != nil {
+		return "", 0, fmt.Errorf("log server: listen on %q: %w", address, err)
+	}
+	if n == 0 {
+		return host, server.RANDOM_PORT, nil
+	}
+	return host, int(n), nil
+}
+
+// lockDir keeps a second process from the store, which NATS does not.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("log store: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("log store %s: another process uses it: %w", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+// budgetOf returns how many bytes the log may take: what it has and what is
+// free but for the reserve, at most the limit if there is one.
+func budgetOf(dir string, limit int64) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("log store %s: free space: %w", dir, err)
+	}
+	used := int64(0)
+	err := filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil {
+			used += info.Size()
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("log store: its size: %w", err)
+	}
+	budget := int64(st.Bavail)*st.Bsize + used - diskReserve
+	if limit > 0 {
+		budget = min(budget, limit)
+	}
+	if budget < minBudget {
+		return 0, fmt.Errorf("log store %s: %d MiB may be used of this disk, %d are needed (and 1 GiB is kept free)",
+			dir, budget>>20, minBudget>>20)
+	}
+	return budget, nil
+}
+
+// serverLog hands NATS' messages on.
+type serverLog struct {
+	to    func(level, message string)
+	fatal atomic.Pointer[string]
+}
+
+func (l *serverLog) put(level, format string, v []any) {
+	m := fmt.Sprintf(format, v...)
+	if level == "fatal" {
+		l.fatal.CompareAndSwap(nil, &m)
+	}
+	if l.to != nil {
+		l.to(level, m)
+	}
+}
+
+func (l *serverLog) Noticef(format string, v ...any) { l.put("info", format, v) }
+func (l *serverLog) Warnf(format string, v ...any)   { l.put("warn", format, v) }
+func (l *serverLog) Errorf(format string, v ...any)  { l.put("error", format, v) }
+func (l *serverLog) Fatalf(format string, v ...any)  { l.put("fatal", format, v) }
+func (l *serverLog) Debugf(format string, v ...any)  { l.put("debug", format, v) }
+func (l *serverLog) Tracef(format string, v ...any)  { l.put("debug", format, v) }
