@@ -23,6 +23,9 @@ func connectionOptions() []nats.Option {
 		nats.ReconnectBufSize(-1),
 		nats.PingInterval(10 * time.Second), // a dead connection is noticed after two
 		nats.MaxPingsOutstanding(2),
+		// The default writes to stderr. Whatever fails comes back as an error of
+		// Append, Follow or Last.
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
 		nats.IgnoreAuthErrorAbort(), // a server that restarts may not know its users yet
 	}
 }

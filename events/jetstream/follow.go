@@ -18,8 +18,8 @@ const (
 	// quiet is after how long without an event a follower asks whether there
 	// really is none.
 	quiet = 10 * time.Second
-	// retryPause is how long a follower waits before it asks a server again
-	// that could not answer.
+	// retryPause is how long a reader waits before it asks a server again that
+	// could not answer.
 	retryPause = 50 * time.Millisecond
 	// inactive is after how long the server forgets a consumer that nobody
 	// reads from.

@@ -73,7 +73,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	if l.ackWait <= 0 {
 		l.ackWait = apiTimeout
 	}
-	l.last.read = l.readState
+	l.last.read = l.readLast
 	if l.acks, err = newAcks(nc); err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}

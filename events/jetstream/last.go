@@ -2,20 +2,37 @@ package jetstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+
+	js "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rutterhq/rutter/events"
 )
 
-// Last is events.Log's. All who ask while a question is under way share the
-// next one: each gets an answer that was asked for after it came.
+// Last is events.Log's. While there is no connection it waits for one. All who
+// ask while a question is under way share the next one: each gets an answer
+// that was asked for after it came.
 func (l *Log) Last(ctx context.Context) (events.Seq, error) {
 	s, err := l.last.get(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("last: %w", err)
 	}
 	return s, nil
+}
+
+// readLast asks until the server can answer.
+func (l *Log) readLast(ctx context.Context) (events.Seq, error) {
+	for {
+		s, err := l.readState(ctx)
+		if err == nil || ctx.Err() != nil || l.nc.IsClosed() || errors.Is(err, js.ErrStreamNotFound) {
+			return s, err
+		}
+		if werr := wait(ctx, retryPause); werr != nil {
+			return 0, errors.Join(werr, err)
+		}
+	}
 }
 
 // readState asks the server for the stream's last Seq, and notes its first.

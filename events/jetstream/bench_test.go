@@ -1,0 +1,118 @@
+package jetstream
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rutterhq/rutter/events"
+	"github.com/rutterhq/rutter/events/logtest"
+)
+
+// podBody has the size of a small Pod.
+var podBody = []byte(`{"kind":"Pod","spec":"` + strings.Repeat("x", 1500) + `"}`)
+
+func BenchmarkAppend(b *testing.B) {
+	for _, writers := range []int{1, 16, 64} {
+		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
+			l := openIn(b, startServer(b, ServerConfig{}))
+			took := make([][]time.Duration, writers)
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			for w := range writers {
+				wg.Go(func() {
+					at := events.Seq(0)
+					for range b.N/writers + 1 {
+						r := logtest.Record(fmt.Sprintf("o%d", w), at)
+						r.Body = podBody
+						start := time.Now()
+						var err error
+						if at, err = l.Append(b.Context(), r); err != nil {
+							b.Error(err)
+							return
+						}
+						took[w] = append(took[w], time.Since(start))
+					}
+				})
+			}
+			wg.Wait()
+			b.StopTimer()
+			report(b, "append", slices.Concat(took...))
+		})
+	}
+}
+
+// BenchmarkWake is the time from when an append is acknowledged until a
+// follower in the same process has the event; it may be negative.
+func BenchmarkWake(b *testing.B) {
+	l := openIn(b, startServer(b, ServerConfig{}))
+	ctx, cancel := context.WithCancel(b.Context())
+	defer cancel()
+	came := make(chan time.Time, 1)
+	go func() {
+		for _, err := range l.Follow(ctx, 0) {
+			if err != nil {
+				return
+			}
+			came <- time.Now()
+		}
+	}()
+	var took []time.Duration
+	at := events.Seq(0)
+	for b.Loop() {
+		r := logtest.Record("a", at)
+		r.Body = podBody
+		var err error
+		if at, err = l.Append(ctx, r); err != nil {
+			b.Fatal(err)
+		}
+		acked := time.Now()
+		took = append(took, (<-came).Sub(acked))
+	}
+	report(b, "wake", took)
+}
+
+func BenchmarkLast(b *testing.B) {
+	l := openIn(b, startServer(b, ServerConfig{}))
+	for b.Loop() {
+		if _, err := l.Last(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkReplay(b *testing.B) {
+	const n = 5000
+	l := openIn(b, startServer(b, ServerConfig{}))
+	var wg sync.WaitGroup
+	for w := range 64 {
+		wg.Go(func() {
+			at := events.Seq(0)
+			for range n/64 + 1 {
+				r := logtest.Record(fmt.Sprintf("o%d", w), at)
+				r.Body = podBody
+				at, _ = l.Append(b.Context(), r)
+			}
+		})
+	}
+	wg.Wait()
+	for b.Loop() {
+		if _, err := logtest.Read(b.Context(), l, 0, n); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "events/s")
+}
+
+// report gives rate and quantiles.
+func report(b *testing.B, what string, took []time.Duration) {
+	slices.Sort(took)
+	b.ReportMetric(float64(len(took))/b.Elapsed().Seconds(), "events/s")
+	for _, q := range []int{50, 99} {
+		b.ReportMetric(float64(took[len(took)*q/100].Microseconds()), fmt.Sprintf("%s-p%d-µs", what, q))
+	}
+}
