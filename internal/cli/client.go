@@ -1,0 +1,190 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// Client talks to an apiserver as the user of a kubeconfig.
+type Client struct {
+	base      string
+	token     string
+	Namespace string // of the kubeconfig's context; "default" if it names none
+	http      *http.Client
+}
+
+// kubeconfig holds the fields of a kubeconfig file that are used here
+// (k8s.io/client-go/tools/clientcmd/api/v1.Config).
+type kubeconfig struct {
+	CurrentContext string `json:"current-context"`
+	Contexts       []struct {
+		Name    string
+		Context struct{ Cluster, User, Namespace string }
+	}
+	Clusters []struct {
+		Name    string
+		Cluster struct {
+			Server      string
+			CAData      string `json:"certificate-authority-data"`
+			CAFile      string `json:"certificate-authority"`
+			ServerName  string `json:"tls-server-name"`
+			InsecureTLS bool   `json:"insecure-skip-tls-verify"`
+		}
+	}
+	Users []struct {
+		Name string
+		User struct {
+			CertData string `json:"client-certificate-data"`
+			CertFile string `json:"client-certificate"`
+			KeyData  string `json:"client-key-data"`
+			KeyFile  string `json:"client-key"`
+			Token    string
+		}
+	}
+}
+
+// Open reads a kubeconfig file.
+func Open(file string) (*Client, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig: %w", err)
+	}
+	var k kubeconfig
+	if err := yaml.Unmarshal(b, &k); err != nil {
+		return nil, fmt.Errorf("kubeconfig %s: %w", file, err)
+	}
+	c, err := k.client()
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig %s: %w", file, err)
+	}
+	return c, nil
+}
+
+func (k *kubeconfig) client() (*Client, error) {
+	ci := slices.IndexFunc(k.Contexts, func(c struct {
+		Name    string
+		Context struct{ Cluster, User, Namespace string }
+	}) bool {
+		return c.Name == k.CurrentContext
+	})
+	if ci < 0 {
+		return nil, fmt.Errorf("current-context %q is not among contexts", k.CurrentContext)
+	}
+	use := k.Contexts[ci].Context
+	c := &Client{Namespace: use.Namespace}
+	if c.Namespace == "" {
+		c.Namespace = metav1.NamespaceDefault
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	for _, cl := range k.Clusters {
+		if cl.Name != use.Cluster {
+			continue
+		}
+		c.base = cl.Cluster.Server
+		conf.ServerName, conf.InsecureSkipVerify = cl.Cluster.ServerName, cl.Cluster.InsecureTLS
+		ca, err := data(cl.Cluster.CAData, cl.Cluster.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		if ca != nil {
+			conf.RootCAs = x509.NewCertPool()
+			conf.RootCAs.AppendCertsFromPEM(ca)
+		}
+	}
+	for _, u := range k.Users {
+		if u.Name != use.User {
+			continue
+		}
+		c.token = u.User.Token
+		cert, err := data(u.User.CertData, u.User.CertFile)
+		if err != nil {
+			return nil, err
+		}
+		key, err := data(u.User.KeyData, u.User.KeyFile)
+		if err != nil {
+			return nil, err
+		}
+		if cert != nil {
+			pair, err := tls.X509KeyPair(cert, key)
+			if err != nil {
+				return nil, fmt.Errorf("user %q: %w", u.Name, err)
+			}
+			conf.Certificates = []tls.Certificate{pair}
+		}
+	}
+	if c.base == "" {
+		return nil, fmt.Errorf("cluster %q is not among clusters, or has no server", use.Cluster)
+	}
+	c.http = &http.Client{Transport: &http.Transport{TLSClientConfig: conf, ForceAttemptHTTP2: true}}
+	return c, nil
+}
+
+// data is what stands in the file itself (base64), or in another that it names.
+func data(inline, file string) ([]byte, error) {
+	if inline != "" {
+		return base64.StdEncoding.DecodeString(inline)
+	}
+	if file != "" {
+		return os.ReadFile(file)
+	}
+	return nil, nil
+}
+
+// Get asks for a path and returns the body, which the caller closes. What the
+// server refuses is an error with the server's own message.
+func (c *Client) Get(ctx context.Context, path string, query url.Values, accept string) (io.ReadCloser, error) {
+	target := c.base + path
+	if len(query) > 0 {
+		target += "?" + query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return nil, err
+	}
+	if accept != "" {
+		req.Header.Set("Accept", accept)
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask the apiserver: %w", err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return nil, err
+	}
+	var s metav1.Status
+	if json.Unmarshal(b, &s) == nil && s.Message != "" {
+		return nil, errors.New(s.Message)
+	}
+	return nil, fmt.Errorf("the apiserver answered %s: %s", resp.Status, b)
+}
+
+// JSON asks for a path and decodes the answer.
+func (c *Client) JSON(ctx context.Context, path string, query url.Values, into any) error {
+	body, err := c.Get(ctx, path, query, "application/json")
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	return json.NewDecoder(body).Decode(into)
+}

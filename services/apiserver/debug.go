@@ -1,0 +1,400 @@
+package apiserver
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/rutterhq/rutter/events"
+	"github.com/rutterhq/rutter/internal/history"
+	"github.com/rutterhq/rutter/kernel"
+	"github.com/rutterhq/rutter/kinds"
+)
+
+// debugPrefix is below what the debugging commands ask.
+const debugPrefix = "/rutter/v1/"
+
+// debug answers questions about the log: what happened, why, what was, what
+// differs, and whether every decision would be made again.
+type debug struct{ s *Server }
+
+type pastKey struct{}
+
+// ServeHTTP implements http.Handler.
+func (d *debug) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
+	query, _ := url.ParseQuery(hr.URL.RawQuery)
+	r := &request{Request: hr, w: w, s: d.s, user: UserFrom(hr.Context()), query: query}
+	if err := d.serve(r); err != nil {
+		r.writeError(err)
+	}
+}
+
+func (d *debug) serve(r *request) error {
+	what, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, debugPrefix), "/")
+	if r.Method != http.MethodGet {
+		return apierrors.NewMethodNotSupported(nodesResource, r.Method)
+	}
+	switch what {
+	case "log":
+		return d.log(r)
+	case "why":
+		return d.why(r)
+	case "diff":
+		return d.diff(r)
+	case "replay":
+		return d.replay(r)
+	case "at":
+		return d.at(r, rest)
+	}
+	return errNotFoundPath
+}
+
+// mayRead tells whether the user may read an object, today and whatever it was.
+func (d *debug) mayRead(r *request, k kernel.Key) error {
+	return r.authorize(Attributes{User: r.user, Verb: "get", Group: k.Group, Resource: k.Plural, Namespace: k.Namespace, Name: k.Name})
+}
+
+// seqParam reads a position: a Seq, a time (RFC 3339) or how long ago (-15m).
+// "" is the newest.
+func (d *debug) seqParam(ctx context.Context, name, value string) (kernel.Seq, error) {
+	last, err := d.s.cfg.Log.Last(ctx)
+	if err != nil || value == "" {
+		return last, err
+	}
+	if n, err := strconv.ParseUint(value, 10, 64); err == nil {
+		if kernel.Seq(n) > last {
+			return 0, badRequest("%s: %d: the log ends at %d", name, n, last)
+		}
+		return kernel.Seq(n), nil
+	}
+	at, err := time.Parse(time.RFC3339, value)
+	if ago, agoErr := time.ParseDuration(value); err != nil && agoErr == nil && ago <= 0 {
+		at, err = time.Now().Add(ago), nil
+	}
+	if err != nil {
+		return 0, badRequest("%s: %q: expected a position in the log, a time such as 2026-11-23T15:04:05Z, or how long ago, such as -15m", name, value)
+	}
+	return d.seqOf(ctx, at, last)
+}
+
+// seqOf finds the last event that happened until the time.
+func (d *debug) seqOf(ctx context.Context, at time.Time, last kernel.Seq) (kernel.Seq, error) {
+	var seq kernel.Seq
+	for rec, err := range d.s.cfg.Log.Follow(ctx, 0) {
+		if err != nil {
+			return 0, err
+		}
+		if !rec.Time.After(at) {
+			seq = rec.Seq
+		}
+		if rec.Seq >= last {
+			break
+		}
+	}
+	return seq, ctx.Err()
+}
+
+// logFilter is what `rutter log` asks for. Empty fields mean everything.
+type logFilter struct {
+	key                  kernel.Key
+	keyed                bool
+	resource, actor, typ string
+}
+
+func (f *logFilter) matches(rec *kernel.Record) bool {
+	return (!f.keyed || rec.Key == f.key) &&
+		(f.resource == "" || rec.Key.Resource.String() == f.resource || rec.Key.Plural == f.resource) &&
+		(f.actor == "" || rec.Source == f.actor || strings.HasPrefix(rec.Source, f.actor+"/") || strings.HasPrefix(rec.Source, f.actor+":")) &&
+		(f.typ == "" || rec.Type == f.typ || strings.HasPrefix(rec.Type, f.typ+"."))
+}
+
+// log streams Records as JSON lines: those after ?from (default: the
+// beginning) up to ?to, or with ?follow on and on; with ?tail=N only the last N
+// of what is there already. Secrets' data comes as hashes.
+func (d *debug) log(r *request) error {
+	f := logFilter{resource: r.query.Get("resource"), actor: r.query.Get("actor"), typ: r.query.Get("type")}
+	if k := r.query.Get("key"); k != "" {
+		var err error
+		if f.key, err = events.ParseKey(k); err != nil {
+			return badRequest("%v", err)
+		}
+		f.keyed = true
+	}
+	var from kernel.Seq
+	var err error
+	if q := r.query.Get("from"); q != "" {
+		if from, err = d.seqParam(r.Context(), "from", q); err != nil {
+			return err
+		}
+	}
+	to, err := d.seqParam(r.Context(), "to", r.query.Get("to"))
+	if err != nil {
+		return err
+	}
+	tail, err := strconv.Atoi(r.query.Get("tail"))
+	if err != nil && r.query.Get("tail") != "" || tail < 0 {
+		return badRequest("tail: %q: expected a number of events", r.query.Get("tail"))
+	}
+	r.w.Header().Set("Content-Type", "application/x-ndjson")
+	out := &logWriter{d: d, r: r, allowed: map[kernel.Key]bool{}}
+	var last []kernel.Record
+	for rec, err := range d.s.cfg.Log.Follow(r.Context(), from) {
+		if err != nil {
+			return err
+		}
+		if rec.Seq > to && !flag(r.query, "follow") {
+			break
+		}
+		if f.matches(&rec) {
+			if tail > 0 && rec.Seq <= to {
+				last = append(last[max(0, len(last)-tail+1):], rec)
+			} else if err := out.write(rec); err != nil {
+				return nil // the reader is gone
+			}
+		}
+		if rec.Seq == to {
+			for _, rec := range last {
+				if err := out.write(rec); err != nil {
+					return nil
+				}
+			}
+			if !flag(r.query, "follow") {
+				break
+			}
+		}
+		if rec.Seq >= to {
+			_ = http.NewResponseController(r.w).Flush()
+		}
+	}
+	return nil
+}
+
+// logWriter writes the Records that its user may read.
+type logWriter struct {
+	d       *debug
+	r       *request
+	allowed map[kernel.Key]bool // by resource and namespace, name left out: whole namespaces are cheap
+}
+
+func (l *logWriter) write(rec kernel.Record) error {
+	scope := rec.Key
+	scope.Name = ""
+	ok, known := l.allowed[scope]
+	if !known {
+		ok = l.d.mayRead(l.r, scope) == nil
+		l.allowed[scope] = ok
+	}
+	if !ok && l.d.mayRead(l.r, rec.Key) != nil {
+		return nil
+	}
+	b, err := json.Marshal(redacted(rec))
+	if err != nil {
+		return err
+	}
+	_, err = l.r.w.Write(append(b, '\n'))
+	return err
+}
+
+// redacted is the Record with hashes for what is secret.
+func redacted(rec kernel.Record) kernel.Record {
+	rec.Body = kinds.RedactBody(rec.Key, rec.Body)
+	return rec
+}
+
+// fetch reads one event.
+func (d *debug) fetch(ctx context.Context, seq kernel.Seq) (kernel.Record, error) {
+	for rec, err := range d.s.cfg.Log.Follow(ctx, seq-1) {
+		return rec, err
+	}
+	return kernel.Record{}, ctx.Err()
+}
+
+// why answers with the chain of causes of an object's last event, or of its
+// last event up to ?at.
+func (d *debug) why(r *request) error {
+	key, err := events.ParseKey(r.query.Get("key"))
+	if err != nil {
+		return badRequest("%v", err)
+	}
+	if err := d.mayRead(r, key); err != nil {
+		return err
+	}
+	v, err := r.s.index.view(r.Context())
+	if q := r.query.Get("at"); q != "" && err == nil {
+		var seq kernel.Seq
+		if seq, err = d.seqParam(r.Context(), "at", q); err == nil {
+			v, err = r.s.viewAt(r.Context(), seq)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	e := v.Entry(key)
+	if e == nil {
+		return apierrors.NewNotFound(apiResource(key), key.Name)
+	}
+	fetch := func(ctx context.Context, seq kernel.Seq) (kernel.Record, error) {
+		rec, err := d.fetch(ctx, seq)
+		if err == nil && d.mayRead(r, rec.Key) != nil {
+			rec.Body, rec.Note = nil, "(you may not read this object)"
+		}
+		rec.Body = nil // a chain is about what happened, not about content
+		return rec, err
+	}
+	link, err := history.Why(r.Context(), fetch, e.Seq)
+	if err != nil {
+		return err
+	}
+	return d.answer(r, link)
+}
+
+// change is one event in the answer of diff.
+type change struct {
+	Seq     kernel.Seq            `json:"seq"`
+	Time    time.Time             `json:"time"`
+	Source  string                `json:"source"`
+	Type    string                `json:"type"`
+	Changes []history.FieldChange `json:"changes"`
+}
+
+// diff answers with what changed in an object between ?from and ?to, event by
+// event.
+func (d *debug) diff(r *request) error {
+	key, err := events.ParseKey(r.query.Get("key"))
+	if err != nil {
+		return badRequest("%v", err)
+	}
+	if err := d.mayRead(r, key); err != nil {
+		return err
+	}
+	from := kernel.Seq(0)
+	if q := r.query.Get("from"); q != "" {
+		if from, err = d.seqParam(r.Context(), "from", q); err != nil {
+			return err
+		}
+	}
+	to, err := d.seqParam(r.Context(), "to", r.query.Get("to"))
+	if err != nil {
+		return err
+	}
+	changes, found := []change{}, false
+	var before []byte
+	for rec, err := range d.s.cfg.Log.Follow(r.Context(), 0) {
+		if err != nil {
+			return err
+		}
+		if rec.Key == key && rec.Seq <= to {
+			found = true
+			body := redacted(rec).Body
+			if rec.Delete {
+				body = nil
+			}
+			if rec.Seq > from {
+				changes = append(changes, change{rec.Seq, rec.Time, rec.Source, rec.Type, history.Diff(before, body)})
+			}
+			before = body
+		}
+		if rec.Seq >= to {
+			break
+		}
+	}
+	if !found {
+		return apierrors.NewNotFound(apiResource(key), key.Name)
+	}
+	return d.answer(r, changes)
+}
+
+// replay makes every recorded decision again and answers with the report.
+// It needs the right to get this very path: it reads everything.
+func (d *debug) replay(r *request) error {
+	if err := r.authorize(Attributes{User: r.user, Verb: "get", Path: r.URL.Path}); err != nil {
+		return err
+	}
+	var from kernel.Seq
+	var err error
+	if q := r.query.Get("from"); q != "" {
+		if from, err = d.seqParam(r.Context(), "from", q); err != nil {
+			return err
+		}
+	}
+	to, err := d.seqParam(r.Context(), "to", r.query.Get("to"))
+	if err != nil {
+		return err
+	}
+	deciders := d.s.cfg.Deciders
+	if name := r.query.Get("decider"); name != "" {
+		deciders = slices.DeleteFunc(slices.Clone(deciders), func(d kernel.Decider) bool { return d.Name != name })
+		if len(deciders) == 0 {
+			return badRequest("decider: %q: there is none of this name; there are %s", name, names(d.s.cfg.Deciders))
+		}
+	}
+	var readErr error
+	records := func(yield func(kernel.Record) bool) {
+		last, err := d.s.cfg.Log.Last(r.Context())
+		if err != nil || last == 0 {
+			readErr = err
+			return
+		}
+		for rec, err := range d.s.cfg.Log.Follow(r.Context(), 0) {
+			if err != nil || !yield(rec) {
+				readErr = err
+				return
+			}
+			if rec.Seq >= last {
+				return
+			}
+		}
+	}
+	report := history.ReplayRange(d.s.cfg.Schema, deciders, records, from, to)
+	if readErr != nil {
+		return readErr
+	}
+	return d.answer(r, report)
+}
+
+func names(ds []kernel.Decider) string {
+	var out []string
+	for _, d := range ds {
+		out = append(out, d.Name)
+	}
+	return strings.Join(out, ", ")
+}
+
+// at serves the API as it was: /rutter/v1/at/T/api/v1/pods reads as
+// /api/v1/pods did at T, with the rights that the user has today.
+func (d *debug) at(r *request, rest string) error {
+	when, path, _ := strings.Cut(rest, "/")
+	when, err := url.PathUnescape(when)
+	if err != nil {
+		return badRequest("%v", err)
+	}
+	seq, err := d.seqParam(r.Context(), "at", when)
+	if err != nil {
+		return err
+	}
+	v, err := d.s.viewAt(r.Context(), seq)
+	if err != nil {
+		return err
+	}
+	past := r.Request.Clone(context.WithValue(r.Context(), pastKey{}, v))
+	past.URL.Path = "/" + path
+	return (&request{Request: past, w: r.w, s: d.s}).serve()
+}
+
+func (d *debug) answer(r *request, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode the answer: %w", err)
+	}
+	r.w.Header().Set("Content-Type", "application/json")
+	_, err = r.w.Write(append(b, '\n'))
+	return err
+}

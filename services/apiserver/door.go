@@ -1,0 +1,292 @@
+package apiserver
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/rutterhq/rutter/events"
+	"github.com/rutterhq/rutter/kernel"
+	"github.com/rutterhq/rutter/kinds"
+)
+
+const (
+	// doorPrefix is where nodes knock: doorPrefix + NODE + "/log" or "/append".
+	doorPrefix = "/rutter/v1/nodes/"
+	// heartbeat is how often a node's stream says at least how far the log is.
+	heartbeat = 5 * time.Second
+)
+
+// door is the one way into the log for those who are not trusted with it: a
+// node reads the Records that concern it, and appends what it observed.
+type door struct {
+	s     *Server
+	nodes *presence
+}
+
+// ServeHTTP implements http.Handler.
+func (d *door) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
+	r := &request{Request: hr, w: w, s: d.s}
+	if err := d.serve(r); err != nil {
+		r.writeError(err)
+	}
+}
+
+func (d *door) serve(r *request) error {
+	node, what, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, doorPrefix), "/")
+	if self, ok := nodeOf(UserFrom(r.Context())); !ok || self != node {
+		return apierrors.NewForbidden(nodesResource, node,
+			fmt.Errorf("the door of a node opens for that node only"))
+	}
+	switch {
+	case what == "log" && r.Method == http.MethodGet:
+		return d.log(r, node)
+	case what == "append" && r.Method == http.MethodPost:
+		return d.append(r, node)
+	case what == "log" || what == "append":
+		return refusal(http.StatusMethodNotAllowed, "MethodNotAllowed", "the door knows GET log and POST append")
+	}
+	return errNotFoundPath
+}
+
+// log streams what the node may see: first as it is, then as it changes.
+func (d *door) log(r *request, node string) error {
+	if after := r.URL.Query().Get("after"); after != "" && after != "0" {
+		return apierrors.NewResourceExpired("a node's stream begins at 0: what the node may see at a later position depends on what came before")
+	}
+	leave := d.nodes.enter(node)
+	defer leave()
+	r.w.Header().Set("Content-Type", "application/x-ndjson")
+	out := &nodeStream{w: r.w, node: node, sent: map[kernel.Key]kernel.Seq{}, refs: map[kernel.Key][]kernel.Key{}}
+	ctx, cancel := context.WithCancel(r.Context())
+	steps := make(chan kernel.Step)
+	var g errgroup.Group
+	defer func() { cancel(); _ = g.Wait() }()
+	g.Go(func() error {
+		for step := range d.s.cfg.Mirror.Follow(ctx) {
+			select {
+			case steps <- step:
+			case <-ctx.Done():
+			}
+		}
+		return nil
+	})
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	v := d.s.cfg.Mirror.View()
+	for begun := false; ; {
+		select {
+		case step := <-steps:
+			if step.Fresh && begun {
+				return nil // the log was read anew: the node begins again
+			}
+			begun, v = true, step.View
+			if step.Fresh {
+				out.begin(v)
+			}
+			for _, e := range step.Events {
+				out.event(v, e)
+			}
+		case <-beat.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if begun {
+			out.line(kernel.Record{Seq: v.Seq()})
+		}
+		if out.err != nil || http.NewResponseController(r.w).Flush() != nil {
+			return nil // the node is gone
+		}
+	}
+}
+
+// nodeStream is what one node is being told.
+type nodeStream struct {
+	w    http.ResponseWriter
+	node string
+	sent map[kernel.Key]kernel.Seq   // the newest record of each object that the node has
+	refs map[kernel.Key][]kernel.Key // of the node's pods: what each mounts
+	prev kernel.Seq                  // of the line before
+	err  error
+}
+
+// begin sends all that the node may see.
+func (s *nodeStream) begin(v *kernel.View) {
+	for _, p := range kinds.Pods.List(v, "") {
+		if p.Spec.NodeName == s.node {
+			s.refs[kinds.Pods.Key(p.Namespace, p.Name)] = mountedBy(p)
+		}
+	}
+	var all []*kernel.Entry
+	for e := range v.All() {
+		if s.sees(e) {
+			all = append(all, e)
+		}
+	}
+	slices.SortFunc(all, func(a, b *kernel.Entry) int { return int(int64(a.Seq) - int64(b.Seq)) })
+	for _, e := range all {
+		s.send(e)
+	}
+}
+
+// event sends an event that concerns the node, and with a pod what it mounts.
+func (s *nodeStream) event(v *kernel.View, e kernel.Event) {
+	if p, _, ok := kinds.Pods.Of(e); ok {
+		if p == nil || p.Spec.NodeName != s.node {
+			delete(s.refs, e.Key)
+		} else {
+			mounts := mountedBy(p)
+			s.refs[e.Key] = mounts
+			for _, k := range mounts {
+				if m := v.Entry(k); m != nil && m.Seq > s.sent[k] && (!m.Delete || s.sent[k] > 0) {
+					s.send(m)
+				}
+			}
+		}
+	}
+	if s.sees(e.Entry) && e.Seq > s.sent[e.Key] {
+		s.send(e.Entry)
+	}
+}
+
+// sees tells whether an object is the node's business. It is the reading half
+// of what a node may; mayWrite is the other.
+func (s *nodeStream) sees(e *kernel.Entry) bool {
+	switch e.Key.Resource {
+	case kinds.Services.Resource, kinds.EndpointSlices.Resource:
+		return true
+	case kinds.Nodes.Resource:
+		return true // addresses and pod ranges of the others
+	case kinds.Leases.Resource:
+		return e.Key.Namespace == nodeLeases && e.Key.Name == s.node
+	case kinds.Pods.Resource:
+		pod := pods(e.Object())
+		return pod != nil && pod.Spec.NodeName == s.node
+	}
+	for _, mounted := range s.refs {
+		if slices.Contains(mounted, e.Key) {
+			return true
+		}
+	}
+	return false
+}
+
+// send writes the Record of an entry. Secrets come in the clear, for the node
+// has no key to the log; the connection is TLS.
+func (s *nodeStream) send(e *kernel.Entry) {
+	r := e.Record
+	if row, ok := kinds.RowFor(r.Key.Resource); ok && row.Describe().Sealed {
+		body, err := kinds.EncodeJSON(e.Object())
+		if err != nil {
+			s.err = err
+			return
+		}
+		r.Body = body
+	}
+	s.sent[r.Key] = r.Seq
+	s.line(r)
+}
+
+func (s *nodeStream) line(r kernel.Record) {
+	if s.err != nil {
+		return
+	}
+	b, err := json.Marshal(r)
+	if err == nil {
+		b = append(b[:len(b)-1], fmt.Sprintf(",\"prev\":%d}\n", s.prev)...)
+		_, err = s.w.Write(b)
+	}
+	s.prev, s.err = r.Seq, err
+}
+
+// append takes one Record from a node. What the node may write, and that it is
+// the node who writes, is decided here, not by what the Record says.
+func (d *door) append(r *request, node string) error {
+	body, err := r.body()
+	if err != nil {
+		return err
+	}
+	var in events.Record
+	if err := json.Unmarshal(body, &in); err != nil {
+		return badRequest("the body is not a Record: %v", err)
+	}
+	row, ok := kinds.RowFor(in.Key.Resource)
+	if !ok || in.Key.Name == "" {
+		return badRequest("key: %q names no object: expected resource/name or resource/namespace/name", in.Key)
+	}
+	v, err := d.viewAt(r.Context(), max(in.Expect, in.Seen))
+	if err != nil {
+		return err
+	}
+	entry := v.Entry(in.Key)
+	if entry != nil && entry.ID == in.ID {
+		return d.answer(r, entry.Seq) // written before, and the answer was lost
+	}
+	if entry != nil && entry.Seq != in.Expect || entry == nil && in.Expect != 0 {
+		return fmt.Errorf("%s: %w", in.Key, events.ErrConflict)
+	}
+	w := kernel.Write{Key: in.Key, Verb: kernel.Create, Subresource: kernel.Whole, By: actorOf(node), Manager: "rutter-nodeagent", Seen: in.Seen}
+	if entry != nil && !entry.Delete {
+		w.Old, w.Verb = entry.Object(), kernel.Update
+	}
+	if in.Delete {
+		w.Verb, w.Grace = kernel.Delete, new(int64)
+	} else if w.New, err = d.s.cfg.Schema.Decode(in.Key, in.Body); err != nil {
+		return badRequest("body: %v", err)
+	}
+	if err := mayWrite(node, &w); err != nil {
+		return err
+	}
+	return d.finish(r, row, v, w, in, entry)
+}
+
+// finish applies the rules of a write and appends it.
+func (d *door) finish(r *request, row kinds.Row, v *kernel.View, w kernel.Write, in events.Record, entry *kernel.Entry) error {
+	finished, refused := d.s.cfg.Schema.Finish(v, w, time.Now().Round(0).UTC())
+	if refused != nil {
+		return refused
+	}
+	if finished == nil {
+		return d.answer(r, in.Expect)
+	}
+	out := events.Record{Key: in.Key, Expect: in.Expect, Delete: kernel.Gone(finished), Envelope: in.Envelope}
+	out.Source, out.Decision, out.Time = w.By, nil, time.Now().Round(0).UTC()
+	var err error
+	if out.Body, err = d.s.cfg.Schema.Encode(finished); err != nil {
+		return err
+	}
+	out.Type = row.TypeOfChange(finished, w.Old)
+	if t, _, _ := strings.Cut(in.Type, "."); t == "container" {
+		out.Type = in.Type // what happened inside the pod only the node can name
+	}
+	seq, err := d.s.cfg.Log.Append(r.Context(), out)
+	if err != nil {
+		return err
+	}
+	return d.answer(r, seq)
+}
+
+func (d *door) answer(r *request, seq kernel.Seq) error {
+	r.w.Header().Set("Content-Type", "application/json")
+	_, err := fmt.Fprintf(r.w, "{\"seq\":%d}\n", seq)
+	return err
+}
+
+// viewAt waits for the View to have what the writer has seen.
+func (d *door) viewAt(ctx context.Context, seq kernel.Seq) (*kernel.View, error) {
+	last, err := d.s.cfg.Log.Last(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if seq > last {
+		return nil, badRequest("seen: %d: the log ends at %d", seq, last)
+	}
+	return d.s.cfg.Mirror.At(ctx, seq)
+}

@@ -1,0 +1,155 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/rutterhq/rutter/events"
+	"github.com/rutterhq/rutter/kernel"
+	"github.com/rutterhq/rutter/kinds"
+)
+
+const (
+	// silentAfter is how long a node may be without an open stream, and
+	// without a renewed Lease, until it is called silent.
+	silentAfter = 3 * time.Second
+	// lookEvery is how often presence looks.
+	lookEvery = 250 * time.Millisecond
+	// stall is the pause of this process itself after which nothing that was
+	// not heard meanwhile may be held against a node.
+	stall = time.Second
+
+	reasonSilent = "NodeStatusUnknown"
+	doorActor    = "door"
+)
+
+// presence knows which nodes are heard, and appends what it observes:
+// node.silent and node.heard. What follows from that is a Decider's.
+type presence struct {
+	s  *Server
+	mu sync.Mutex // protects the following
+	// open counts each node's streams; heard is when it last had one, or when
+	// its Lease was last seen to change.
+	open  map[string]int
+	heard map[string]time.Time
+	lease map[string]kernel.Seq
+}
+
+func newPresence(s *Server) *presence {
+	return &presence{s: s, open: map[string]int{}, heard: map[string]time.Time{}, lease: map[string]kernel.Seq{}}
+}
+
+// enter notes that a node has a stream, until the function is called.
+func (p *presence) enter(node string) (leave func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open[node]++
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.open[node]--
+		p.heard[node] = time.Now()
+	}
+}
+
+// run observes until ctx ends.
+func (p *presence) run(ctx context.Context) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		now := time.Now()
+		if now.Sub(last) > stall {
+			p.forgive()
+		}
+		last = now
+		for _, n := range kinds.Nodes.List(p.s.cfg.Mirror.View(), "") {
+			if change := p.judge(n, now); change != nil {
+				if err := p.append(ctx, n, change); err != nil && ctx.Err() == nil {
+					p.s.cfg.Logger.Warn().Err(err).Str("node", n.Name).Msg("presence not recorded; will try again")
+				}
+			}
+		}
+	}
+}
+
+// forgive gives every node a full timeout from now on.
+func (p *presence) forgive() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.heard)
+}
+
+// judge returns the Ready condition that the node should have, or nil if what
+// it has agrees with what is observed.
+func (p *presence) judge(n *corev1.Node, now time.Time) *corev1.NodeCondition {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e := p.s.cfg.Mirror.View().Entry(kinds.Leases.Key(nodeLeases, n.Name)); e != nil && !e.Delete && e.Seq != p.lease[n.Name] {
+		p.lease[n.Name], p.heard[n.Name] = e.Seq, now
+	}
+	if _, known := p.heard[n.Name]; !known || p.open[n.Name] > 0 {
+		p.heard[n.Name] = now
+	}
+	silent := now.Sub(p.heard[n.Name]) > silentAfter
+	i := slices.IndexFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool { return c.Type == corev1.NodeReady })
+	called := i >= 0 && n.Status.Conditions[i].Status == corev1.ConditionUnknown && n.Status.Conditions[i].Reason == reasonSilent
+	at := metav1.Time{Time: now.UTC()}
+	switch {
+	case silent && !called:
+		return &corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionUnknown, Reason: reasonSilent,
+			Message: fmt.Sprintf("The node has not been heard for %s.", silentAfter), LastHeartbeatTime: at, LastTransitionTime: at}
+	case !silent && called && p.open[n.Name] > 0:
+		return &corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady",
+			Message: "The node is heard.", LastHeartbeatTime: at, LastTransitionTime: at}
+	}
+	return nil
+}
+
+// append records an observation.
+func (p *presence) append(ctx context.Context, n *corev1.Node, c *corev1.NodeCondition) error {
+	v := p.s.cfg.Mirror.View()
+	entry := v.Entry(kinds.Nodes.Key("", n.Name))
+	if entry == nil || entry.Delete {
+		return nil
+	}
+	observed := n.DeepCopy()
+	observed.Status.Conditions = slices.DeleteFunc(observed.Status.Conditions, func(o corev1.NodeCondition) bool { return o.Type == c.Type })
+	observed.Status.Conditions = append(observed.Status.Conditions, *c)
+	now := time.Now().Round(0).UTC()
+	finished, refused := p.s.cfg.Schema.Finish(v, kernel.Write{Key: entry.Key, Verb: kernel.Update, Subresource: "status",
+		Old: entry.Object(), New: observed, By: doorActor, Manager: doorActor, Seen: v.Seq()}, now)
+	if refused != nil {
+		return refused
+	}
+	if finished == nil {
+		return nil
+	}
+	body, err := p.s.cfg.Schema.Encode(finished)
+	if err != nil {
+		return err
+	}
+	what := "node.silent"
+	if c.Status == corev1.ConditionTrue {
+		what = "node.heard"
+	}
+	seq, err := p.s.cfg.Log.Append(ctx, events.Record{Key: entry.Key, Expect: entry.Seq, Body: body, Envelope: events.Envelope{
+		ID: uuid.NewString(), Source: doorActor, Type: what, Time: now, Seen: v.Seq(), Note: c.Message}})
+	if err != nil {
+		return err
+	}
+	_, err = p.s.cfg.Mirror.At(ctx, seq) // or it would be observed again
+	return err
+}

@@ -1,0 +1,178 @@
+package apiserver
+
+import (
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/rutterhq/rutter/kernel"
+	"github.com/rutterhq/rutter/kinds"
+)
+
+const (
+	nodeUserPrefix = "system:node:"
+	groupNodes     = "system:nodes"
+	nodeLeases     = "kube-node-lease"
+)
+
+// nodesResource is what the door's refusals are about.
+var nodesResource = schema.GroupResource{Resource: "nodes"}
+
+// nodeOf returns the node that a user is the agent of. As in Kubernetes, it is
+// the user's name and its group together that make it one.
+func nodeOf(u *User) (string, bool) {
+	if u == nil {
+		return "", false
+	}
+	node, ok := strings.CutPrefix(u.Name, nodeUserPrefix)
+	for _, g := range u.Groups {
+		if g == groupNodes && ok && node != "" {
+			return node, true
+		}
+	}
+	return "", false
+}
+
+func apiResource(k kernel.Key) schema.GroupResource {
+	return schema.GroupResource{Group: k.Group, Resource: k.Plural}
+}
+
+func actorOf(node string) string { return "nodeagent/" + node }
+
+// pods returns the object as a pod, or nil.
+func pods(o kernel.Object) *corev1.Pod {
+	p, _ := o.(*corev1.Pod)
+	return p
+}
+
+// mayWrite is the node authorizer's writing half: a node owns its Node, its
+// Lease, the status of its pods, and the Events that it reports about them.
+func mayWrite(node string, w *kernel.Write) error {
+	deny := func(format string, args ...any) error {
+		return apierrors.NewForbidden(apiResource(w.Key), w.Key.Name, fmt.Errorf(format, args...))
+	}
+	switch w.Key.Resource {
+	case kinds.Nodes.Resource:
+		if w.Key.Name != node {
+			return deny("node %q may write only its own Node", node)
+		}
+		if w.Verb == kernel.Delete {
+			return deny("a node may not delete itself")
+		}
+		return mayChangeNode(node, w, deny)
+	case kinds.Leases.Resource:
+		if w.Key.Namespace != nodeLeases || w.Key.Name != node {
+			return deny("node %q may write only its own Lease in %s", node, nodeLeases)
+		}
+		return nil
+	case kinds.Pods.Resource:
+		old := pods(w.Old)
+		if old == nil || old.Spec.NodeName != node {
+			return deny("node %q may write only pods that are bound to it", node)
+		}
+		if w.Verb == kernel.Delete && old.DeletionTimestamp == nil {
+			return deny("a node deletes a pod only after its deletion was asked for")
+		}
+		w.Subresource = "status"
+		return nil
+	case kinds.Events.Resource:
+		return mayReport(node, w, deny)
+	}
+	return deny("a node does not write %s", w.Key.Resource)
+}
+
+// mayChangeNode holds a node to what NodeRestriction allows: it may not place
+// or lift its own taints, nor choose its range of pod addresses.
+func mayChangeNode(node string, w *kernel.Write, deny func(string, ...any) error) error {
+	now := w.New.(*corev1.Node)
+	if w.Old == nil {
+		if len(now.Spec.Taints) > 0 || now.Spec.PodCIDR != "" {
+			return deny("node %q may not set its own taints or podCIDR", node)
+		}
+		return nil
+	}
+	old := w.Old.(*corev1.Node)
+	if !apiequality.Semantic.DeepEqual(old.Spec, now.Spec) || !apiequality.Semantic.DeepEqual(old.OwnerReferences, now.OwnerReferences) {
+		return deny("node %q may not change its own spec or owners", node)
+	}
+	for k, v := range now.Labels {
+		if old.Labels[k] != v && strings.Contains(k, "node-restriction.kubernetes.io/") {
+			return deny("node %q may not set label %q", node, k)
+		}
+	}
+	return nil
+}
+
+// mayReport lets a node write Events about its own pods and itself, under its
+// own name.
+func mayReport(node string, w *kernel.Write, deny func(string, ...any) error) error {
+	if w.Verb == kernel.Delete {
+		return deny("a node does not delete Events")
+	}
+	e := w.New.(*corev1.Event)
+	if e.Source.Host != node || w.Old != nil && w.Old.(*corev1.Event).Source.Host != node {
+		return deny("node %q may report only under its own name (source.host)", node)
+	}
+	return nil
+}
+
+// mountedBy lists what a pod makes visible to its node.
+func mountedBy(p *corev1.Pod) []kernel.Key {
+	m := mounts{namespace: p.Namespace}
+	for _, v := range p.Spec.Volumes {
+		switch {
+		case v.ConfigMap != nil:
+			m.config(v.ConfigMap.Name)
+		case v.Secret != nil:
+			m.secret(v.Secret.SecretName)
+		case v.Projected != nil:
+			for _, s := range v.Projected.Sources {
+				if s.ConfigMap != nil {
+					m.config(s.ConfigMap.Name)
+				}
+				if s.Secret != nil {
+					m.secret(s.Secret.Name)
+				}
+			}
+		}
+	}
+	for _, s := range p.Spec.ImagePullSecrets {
+		m.secret(s.Name)
+	}
+	for _, c := range append(append([]corev1.Container{}, p.Spec.InitContainers...), p.Spec.Containers...) {
+		for _, e := range c.EnvFrom {
+			if e.ConfigMapRef != nil {
+				m.config(e.ConfigMapRef.Name)
+			}
+			if e.SecretRef != nil {
+				m.secret(e.SecretRef.Name)
+			}
+		}
+		for _, e := range c.Env {
+			if e.ValueFrom != nil && e.ValueFrom.ConfigMapKeyRef != nil {
+				m.config(e.ValueFrom.ConfigMapKeyRef.Name)
+			}
+			if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil {
+				m.secret(e.ValueFrom.SecretKeyRef.Name)
+			}
+		}
+	}
+	return m.keys
+}
+
+type mounts struct {
+	namespace string
+	keys      []kernel.Key
+}
+
+func (m *mounts) config(name string) {
+	m.keys = append(m.keys, kinds.ConfigMaps.Key(m.namespace, name))
+}
+
+func (m *mounts) secret(name string) {
+	m.keys = append(m.keys, kinds.Secrets.Key(m.namespace, name))
+}
