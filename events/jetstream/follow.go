@@ -57,6 +57,17 @@ func (l *Log) Follow(ctx context.Context, after events.Seq) iter.Seq2[events.Rec
 // errUnreadable says that a message is not an event. It will not get better.
 var errUnreadable = errors.New("what the log holds is not an event")
 
+var errDisconnected = errors.New("the connection was lost")
+
+func isClosed(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
+}
+
 // follower is one Follow.
 type follower struct {
 	log     *Log
@@ -65,8 +76,11 @@ type follower struct {
 	stopped bool // yield wants no more
 }
 
-// run follows by one consumer until that fails or is no longer wanted.
+// run follows by one consumer over one connection until either fails or is no
+// longer wanted. It ends with the connection, although a consumer would not:
+// what is behind the next one may be another log.
 func (f *follower) run(ctx context.Context) error {
+	down := f.log.disconnected()
 	if err := f.check(ctx); err != nil {
 		return err
 	}
@@ -81,9 +95,13 @@ func (f *follower) run(ctx context.Context) error {
 	}
 	defer ms.Stop()
 	defer context.AfterFunc(ctx, ms.Stop)()
+	defer f.register(ms.Stop)()
+	if isClosed(down) {
+		return errDisconnected
+	}
 	for {
 		m, err := ms.Next(js.NextMaxWait(quiet))
-		if errors.Is(err, nats.ErrTimeout) && !f.log.nc.IsReconnecting() {
+		if errors.Is(err, nats.ErrTimeout) {
 			// The watchdog: a log that has more than we were given, or less.
 			last, err := f.log.Last(ctx)
 			if err != nil {
@@ -96,6 +114,9 @@ func (f *follower) run(ctx context.Context) error {
 		}
 		if err != nil {
 			return fmt.Errorf("next: %w", err)
+		}
+		if isClosed(down) {
+			return errDisconnected
 		}
 		r, err := record(m)
 		if err != nil {
@@ -114,6 +135,18 @@ func (f *follower) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+	}
+}
+
+// register has stop called when the connection is lost, until done.
+func (f *follower) register(stop func()) (done func()) {
+	f.log.mu.Lock()
+	defer f.log.mu.Unlock()
+	f.log.followers[f] = stop
+	return func() {
+		f.log.mu.Lock()
+		defer f.log.mu.Unlock()
+		delete(f.log.followers, f)
 	}
 }
 

@@ -49,8 +49,9 @@ type Log struct {
 	first   atomic.Uint64 // a Seq that is not above the stream's first one
 	last    lastIndex
 
-	mu   sync.Mutex    // protects the following field
-	down chan struct{} // closed when the connection is lost; then made anew
+	mu        sync.Mutex           // protects the following fields
+	down      chan struct{}        // closed when the connection is lost; then made anew
+	followers map[*follower]func() // what stops their consumers
 }
 
 var _ events.Log = (*Log)(nil)
@@ -69,6 +70,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	}
 	l := &Log{
 		nc: nc, stream: stream, ackWait: o.AckWait, slots: make(chan struct{}, window), down: make(chan struct{}),
+		followers: map[*follower]func(){},
 	}
 	if l.ackWait <= 0 {
 		l.ackWait = apiTimeout
@@ -89,12 +91,15 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 // an error.
 func (l *Log) Close() { l.nc.Close() }
 
-// lostConnection wakes all who wait for an answer that will not come.
+// lostConnection wakes all who wait for what will not come.
 func (l *Log) lostConnection() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	close(l.down)
 	l.down = make(chan struct{})
+	for _, stop := range l.followers {
+		stop()
+	}
 }
 
 // disconnected is closed when the connection that there is now is lost.
