@@ -1,0 +1,15 @@
+package controllers
+
+import (
+	"testing"
+
+	"github.com/rutterhq/rutter/kernel/kerneltest"
+	"github.com/rutterhq/rutter/kinds"
+)
+
+// schema is the one that all tests here use.
+var schema_ = &kinds.Schema{Cluster: "11111111-2222-3333-4444-555555555555"}
+
+func TestScenarios(t *testing.T) {
+	kerneltest.Scenarios(t, schema_, Deciders(Default())...)
+}
