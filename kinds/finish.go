@@ -254,8 +254,8 @@ func (f *finisher) namespaceOpen() *kernel.Refusal {
 	return r
 }
 
-// admit runs the kind's admission. A refusal that names a field's value is an
-// invalid object; one that is an error of type Forbidden is a forbidden write.
+// admit runs the kind's admission. Errors of type Forbidden make a forbidden
+// write, in the words of their details; any other makes an invalid object.
 func (f *finisher) admit(o, old kernel.Object) *kernel.Refusal {
 	errs := f.row.AdmitObject(f.view, f.Write, o, old)
 	if len(errs) == 0 {
@@ -266,11 +266,7 @@ func (f *finisher) admit(o, old kernel.Object) *kernel.Refusal {
 		if e.Type != field.ErrorTypeForbidden {
 			return f.invalid(o, errs)
 		}
-		said := e.Detail
-		if e.Field != "" && e.Field != "<nil>" {
-			said = e.Field + ": " + said
-		}
-		forbidden = append(forbidden, said)
+		forbidden = append(forbidden, e.Detail)
 	}
 	return apierrors.NewForbidden(f.groupResource(), o.GetName(), errors.New(strings.Join(forbidden, ", ")))
 }

@@ -40,10 +40,10 @@ func (f *finisher) update() (kernel.Object, *kernel.Refusal) {
 	if f.Subresource != "status" && generations[f.info.Resource].counts(o, old) {
 		o.SetGeneration(old.GetGeneration() + 1)
 	}
-	f.endNamespace(o)
 	if r := f.invalid(o, f.validateUpdate(o, old)); r != nil {
 		return nil, r
 	}
+	f.endNamespace(o)
 	keepManagedTimes(o, old)
 	if !kernel.Gone(o) && unchanged(o, old) {
 		return nil, nil
@@ -127,25 +127,23 @@ func (f *finisher) keepSystemMetadata(o, old kernel.Object) {
 }
 
 // validateUpdate runs the metadata's rules and the kind's. A Whole write is by
-// a decider or a node through the door: what it may change is not what a user
-// may (a pod's node is set only so), so its result must be valid as an object
-// of its own, and its status, if that alone changed, as a status.
+// a decider or a node through the door: it is checked as a write of what it
+// changes, of the spec, the status or both.
 func (f *finisher) validateUpdate(o, old kernel.Object) field.ErrorList {
 	errs := validateCommonMeta(o, old, f.info)
-	if f.Subresource != kernel.Whole {
-		sub := f.Subresource
-		if sub != "status" {
-			sub = ""
-		}
-		return append(errs, f.row.ValidateObject(o, old, sub)...)
-	}
-	if !bodyEqual(o, old) {
-		return append(errs, f.row.ValidateObject(o, nil, "")...)
-	}
-	if f.info.Status {
+	switch f.Subresource {
+	case "status":
 		return append(errs, f.row.ValidateObject(o, old, "status")...)
+	case kernel.Whole:
+		if !bodyEqual(o, old) {
+			errs = append(errs, f.row.ValidateObject(o, old, "")...)
+		}
+		if f.info.Status && !equality.Semantic.DeepEqual(statusOf(o).Interface(), statusOf(old).Interface()) {
+			errs = append(errs, f.row.ValidateObject(o, old, "status")...)
+		}
+		return errs
 	}
-	return errs
+	return append(errs, f.row.ValidateObject(o, old, "")...)
 }
 
 // validateCommonMeta checks what holds for the metadata of every kind.
