@@ -183,7 +183,7 @@ func (l *Log) settle(ctx context.Context, subject string, r events.Record) (even
 
 // message returns the first message of a subject from a Seq on.
 func (l *Log) message(ctx context.Context, from uint64, subject string) (*js.RawStreamMsg, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	ctx, cancel := l.question(ctx)
 	defer cancel()
 	m, err := l.stream.GetMsg(ctx, from, js.WithGetMsgSubject(subject))
 	if err != nil {

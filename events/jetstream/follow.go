@@ -95,7 +95,7 @@ func (f *follower) run(ctx context.Context) error {
 	}
 	defer ms.Stop()
 	defer context.AfterFunc(ctx, ms.Stop)()
-	defer f.register(ms.Stop)()
+	defer f.log.whenLost(ms.Stop)()
 	if isClosed(down) {
 		return errDisconnected
 	}
@@ -138,18 +138,6 @@ func (f *follower) run(ctx context.Context) error {
 	}
 }
 
-// register has stop called when the connection is lost, until done.
-func (f *follower) register(stop func()) (done func()) {
-	f.log.mu.Lock()
-	defer f.log.mu.Unlock()
-	f.log.followers[f] = stop
-	return func() {
-		f.log.mu.Lock()
-		defer f.log.mu.Unlock()
-		delete(f.log.followers, f)
-	}
-}
-
 // check tells whether the log holds what comes after the follower's position.
 // A consumer would silently begin elsewhere.
 func (f *follower) check(ctx context.Context) error {
@@ -164,7 +152,7 @@ func (f *follower) check(ctx context.Context) error {
 }
 
 func (f *follower) consumer(ctx context.Context) (js.Consumer, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	ctx, cancel := f.log.question(ctx)
 	defer cancel()
 	return f.log.stream.OrderedConsumer(ctx, js.OrderedConsumerConfig{
 		DeliverPolicy: js.DeliverByStartSequencePolicy, OptStartSeq: uint64(f.at) + 1, InactiveThreshold: inactive,

@@ -49,9 +49,10 @@ type Log struct {
 	first   atomic.Uint64 // a Seq that is not above the stream's first one
 	last    lastIndex
 
-	mu        sync.Mutex           // protects the following fields
-	down      chan struct{}        // closed when the connection is lost; then made anew
-	followers map[*follower]func() // what stops their consumers
+	mu      sync.Mutex        // protects the following fields
+	down    chan struct{}     // closed when the connection is lost; then made anew
+	waiting map[uint64]func() // what stops those who wait for something over it
+	serial  uint64            // keys of waiting
 }
 
 var _ events.Log = (*Log)(nil)
@@ -70,7 +71,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	}
 	l := &Log{
 		nc: nc, stream: stream, ackWait: o.AckWait, slots: make(chan struct{}, window), down: make(chan struct{}),
-		followers: map[*follower]func(){},
+		waiting: map[uint64]func(){},
 	}
 	if l.ackWait <= 0 {
 		l.ackWait = apiTimeout
@@ -97,9 +98,31 @@ func (l *Log) lostConnection() {
 	defer l.mu.Unlock()
 	close(l.down)
 	l.down = make(chan struct{})
-	for _, stop := range l.followers {
+	for _, stop := range l.waiting {
 		stop()
 	}
+}
+
+// whenLost has stop called when the connection is lost, until done.
+func (l *Log) whenLost(stop func()) (done func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.serial++
+	serial := l.serial
+	l.waiting[serial] = stop
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.waiting, serial)
+	}
+}
+
+// question returns a context for one question to the server: it ends with the
+// connection, over which no answer would come any more.
+func (l *Log) question(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	done := l.whenLost(cancel)
+	return ctx, func() { done(); cancel() }
 }
 
 // disconnected is closed when the connection that there is now is lost.

@@ -37,7 +37,7 @@ func (l *Log) readLast(ctx context.Context) (events.Seq, error) {
 
 // readState asks the server for the stream's last Seq, and notes its first.
 func (l *Log) readState(ctx context.Context) (events.Seq, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	ctx, cancel := l.question(ctx)
 	defer cancel()
 	info, err := l.stream.Info(ctx)
 	if err != nil {
