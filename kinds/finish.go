@@ -255,7 +255,9 @@ func (f *finisher) namespaceOpen() *kernel.Refusal {
 }
 
 // admit runs the kind's admission. Errors of type Forbidden make a forbidden
-// write, in the words of their details; any other makes an invalid object.
+// write, in the words of their details, as Kubernetes' admission plugins do. Any
+// other makes an invalid object, and so does a field that is not supported yet:
+// there each field is to be named.
 func (f *finisher) admit(o, old kernel.Object) *kernel.Refusal {
 	errs := f.row.AdmitObject(f.view, f.Write, o, old)
 	if len(errs) == 0 {
@@ -263,7 +265,7 @@ func (f *finisher) admit(o, old kernel.Object) *kernel.Refusal {
 	}
 	var forbidden []string
 	for _, e := range errs {
-		if e.Type != field.ErrorTypeForbidden {
+		if e.Type != field.ErrorTypeForbidden || strings.Contains(e.Detail, "not supported yet") {
 			return f.invalid(o, errs)
 		}
 		forbidden = append(forbidden, e.Detail)

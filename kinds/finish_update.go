@@ -139,7 +139,10 @@ func (f *finisher) validateUpdate(o, old kernel.Object) field.ErrorList {
 			errs = append(errs, f.row.ValidateObject(o, old, "")...)
 		}
 		if f.info.Status && !equality.Semantic.DeepEqual(statusOf(o).Interface(), statusOf(old).Interface()) {
-			errs = append(errs, f.row.ValidateObject(o, old, "status")...)
+			// The status is judged as if the rest had been written before it.
+			between := o.DeepCopyObject().(kernel.Object)
+			keepStatus(between, old)
+			errs = append(errs, f.row.ValidateObject(o, between, "status")...)
 		}
 		return errs
 	}
