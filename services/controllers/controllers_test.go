@@ -5,11 +5,12 @@ import (
 
 	"github.com/rutterhq/rutter/kernel/kerneltest"
 	"github.com/rutterhq/rutter/kinds"
+	"github.com/rutterhq/rutter/services/scheduler"
 )
 
-// schema is the one that all tests here use.
-var schema_ = &kinds.Schema{Cluster: "11111111-2222-3333-4444-555555555555"}
+// testSchema is the one that all tests here use.
+var testSchema = &kinds.Schema{Cluster: "11111111-2222-3333-4444-555555555555"}
 
 func TestScenarios(t *testing.T) {
-	kerneltest.Scenarios(t, schema_, Deciders(Default())...)
+	kerneltest.Scenarios(t, testSchema, append(Deciders(Default()), scheduler.Decider)...)
 }

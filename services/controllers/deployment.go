@@ -348,9 +348,16 @@ func (r *rollout) decision(v *kernel.View, k kernel.Key) kernel.Decision {
 		note := fmt.Sprintf("deployment %s keeps %d old revisions", r.d.Name, *r.d.Spec.RevisionHistoryLimit)
 		d.Changes = append(d.Changes, kinds.ReplicaSets.Remove(rs, "", note))
 	}
-	d.Revisit = r.deadline()
+	if r.d.DeletionTimestamp == nil {
+		d.Revisit = r.deadline()
+	}
 	if apiequality.Semantic.DeepEqual(r.was, r.d) {
 		return d
+	}
+	// A Deployment's generation counts its annotations, too: the one that this
+	// write makes has been observed, for nobody else can have made it.
+	if !maps.Equal(r.was.Annotations, r.d.Annotations) {
+		r.d.Status.ObservedGeneration++
 	}
 	// A mere change of the sums can wait; what was just done cannot, for the
 	// next decision would not know of it.

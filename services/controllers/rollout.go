@@ -17,6 +17,12 @@ func available(rs *appsv1.ReplicaSet) int32 {
 	return min(rs.Status.AvailableReplicas, replicasOf(rs))
 }
 
+// present counts the pods that the set has or may have at any moment: those
+// that it was scaled down by are there until it says that they are not.
+func present(rs *appsv1.ReplicaSet) int32 {
+	return max(replicasOf(rs), rs.Status.Replicas)
+}
+
 // sum adds up a number of each set.
 func sum(sets []*appsv1.ReplicaSet, of func(*appsv1.ReplicaSet) int32) int32 {
 	var total int32
@@ -108,7 +114,7 @@ func (r *rollout) roll() {
 	}
 	replicas := *r.d.Spec.Replicas
 	surge, _ := limits(r.d)
-	total := sum(r.sets, replicasOf)
+	total := sum(r.sets, present)
 	switch have := replicasOf(r.new); {
 	case have > replicas:
 		r.scaleTo(r.new, replicas)
