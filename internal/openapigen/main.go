@@ -50,6 +50,7 @@ var packages = []string{
 	"k8s.io/api/rbac/v1",
 	"k8s.io/api/resource/v1",
 	"k8s.io/api/scheduling/v1",
+	"k8s.io/api/scheduling/v1alpha3", // batch/v1 refers to it
 	"k8s.io/api/storage/v1",
 }
 
