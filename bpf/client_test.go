@@ -50,6 +50,7 @@ var ops = map[string]func(request, *answer) error{
 	"udp":        udp,
 	"udp6":       udp6,
 	"udpconnect": udpConnect,
+	"hairpin":    hairpin,
 	"load":       load,
 	"measure":    measure,
 }
@@ -213,6 +214,29 @@ func udpConnect(r request, a *answer) error {
 		}
 		a.Names = append(a.Names, string(b[:n]))
 		a.Peers = append(a.Peers, c.RemoteAddr().String(), netip.AddrPortFrom(from.Addr().Unmap(), from.Port()).String())
+	}
+	return nil
+}
+
+// hairpin listens at the first address and connects to the second.
+func hairpin(r request, a *answer) error {
+	l, err := net.Listen("tcp4", r.Addrs[0])
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	c, err := net.DialTimeout("tcp4", r.Addrs[1], patience)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	there, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	if there.RemoteAddr().String() == c.LocalAddr().String() && c.RemoteAddr().String() == r.Addrs[1] {
+		a.OK++
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ package bpf
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,7 +22,7 @@ func TestTCP(t *testing.T) {
 	n.serve(b1)
 	n.serve(b2)
 	d := open(t, Config{Node: testNode(t, "a")})
-	set(t, d, service(TCP, vip, b1, b2))
+	set(t, d, svcFor(TCP, vip, b1, b2))
 	c := n.client(d.cfg.CgroupPath)
 
 	a := c.ask("tcp", 100, vip)
@@ -53,7 +54,7 @@ func TestTCP(t *testing.T) {
 func TestNoBackends(t *testing.T) {
 	n := newNetwork(t)
 	d := open(t, Config{Node: testNode(t, "a"), Range: netipPrefix("10.43.0.0/16")})
-	set(t, d, service(TCP, vip), service(UDP, vip))
+	set(t, d, svcFor(TCP, vip), svcFor(UDP, vip))
 	c := n.client(d.cfg.CgroupPath)
 	for _, test := range []struct{ op, addr string }{
 		{"tcp", vip}, {"tcp6", vip}, {"udp", vip}, {"udp6", vip}, {"udpconnect", vip}, // empty
@@ -85,7 +86,7 @@ func TestUDP(t *testing.T) {
 	}
 	d := open(t, Config{Node: testNode(t, "a")})
 	const vip2 = "10.43.7.8:53"
-	set(t, d, service(UDP, vip, backends...), service(UDP, vip2, backends[:5]...))
+	set(t, d, svcFor(UDP, vip, backends...), svcFor(UDP, vip2, backends[:5]...))
 	c := n.client(d.cfg.CgroupPath)
 
 	for _, op := range []string{"udp", "udp6", "udpconnect"} {
@@ -115,7 +116,7 @@ func TestUDP(t *testing.T) {
 
 	// The socket stays with its backend for as long as that is one, and then moves.
 	kept = c.ask("udp", 1, vip).Names[0]
-	set(t, d, service(UDP, vip, kept, "10.42.0.20:5353"))
+	set(t, d, svcFor(UDP, vip, kept, "10.42.0.20:5353"))
 	if a := c.ask("udp", 5, vip); a.Err != "" || len(slices.Compact(a.Names)) != 1 || a.Names[0] != kept {
 		t.Errorf("after an update that keeps the backend %s: %+v", kept, a)
 	}
@@ -123,7 +124,7 @@ func TestUDP(t *testing.T) {
 	if kept == other {
 		other = backends[4]
 	}
-	set(t, d, service(UDP, vip, other))
+	set(t, d, svcFor(UDP, vip, other))
 	if a := c.ask("udp", 5, vip); a.Err != "" || len(slices.Compact(a.Names)) != 1 || a.Names[0] != other {
 		t.Errorf("after the backend went: %+v, want %s", a, other)
 	}
@@ -141,13 +142,13 @@ func TestUpdatesLeaveConnectionsAlone(t *testing.T) {
 	n.serve(b1)
 	n.serve(b2)
 	d := open(t, Config{Node: testNode(t, "a")})
-	set(t, d, service(TCP, vip, b1))
+	set(t, d, svcFor(TCP, vip, b1))
 	c := n.client(d.cfg.CgroupPath)
 	if a := c.ask("hold", 0, vip); a.Err != "" || a.Names[0] != b1 {
 		t.Fatalf("%+v", a)
 	}
 	for _, backends := range [][]string{{b2}, {b1, b2}, {b2}} {
-		set(t, d, service(TCP, vip, backends...))
+		set(t, d, svcFor(TCP, vip, backends...))
 		if a := c.ask("ping", 5); a.Err != "" {
 			t.Errorf("with backends %v: %s", backends, a.Err)
 		}
@@ -169,7 +170,7 @@ func TestRestartsUnderLoad(t *testing.T) {
 	n.serve(b2)
 	cfg := Config{Node: testNode(t, "a"), Range: netipPrefix("10.43.0.0/16")}
 	d := open(t, cfg)
-	set(t, d, service(TCP, vip, b1, b2))
+	set(t, d, svcFor(TCP, vip, b1, b2))
 	c := n.client(d.cfg.CgroupPath)
 	stop := filepath.Join(t.TempDir(), "stop")
 	c.start("load", 0, vip, stop)
@@ -181,8 +182,8 @@ func TestRestartsUnderLoad(t *testing.T) {
 		if have, err := d.Services(); err != nil || !slices.ContainsFunc(have, func(s Service) bool { return len(s.Backends) == 2 }) {
 			t.Fatalf("after a restart the maps hold %v, %v", have, err)
 		}
-		set(t, d, service(TCP, vip, []string{b1, b2}[i%2]), service(TCP, "10.43.1.1:1", b1))
-		set(t, d, service(TCP, vip, b1, b2))
+		set(t, d, svcFor(TCP, vip, []string{b1, b2}[i%2]), svcFor(TCP, "10.43.1.1:1", b1))
+		set(t, d, svcFor(TCP, vip, b1, b2))
 	}
 	if err := os.WriteFile(stop, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -191,5 +192,230 @@ func TestRestartsUnderLoad(t *testing.T) {
 	t.Logf("%d connections during 50 restarts and 100 updates, %d failed", a.OK, a.Failed)
 	if a.Failed > 0 || a.OK < 100 {
 		t.Errorf("%d connections failed: %s", a.Failed, a.Err)
+	}
+}
+
+// Nodes on one machine have services of their own, even for the same address.
+func TestNodesAreApart(t *testing.T) {
+	n := newNetwork(t)
+	b1, b2 := "10.42.0.11:8080", "10.42.0.12:8080"
+	n.serve(b1)
+	n.serve(b2)
+	one, two := open(t, Config{Node: testNode(t, "one")}), open(t, Config{Node: testNode(t, "two")})
+	set(t, one, svcFor(TCP, vip, b1))
+	set(t, two, svcFor(TCP, vip, b2), svcFor(TCP, "10.43.7.8:80", b2))
+	c1, c2 := n.client(one.cfg.CgroupPath), n.client(two.cfg.CgroupPath)
+	for range 5 {
+		if a := c1.ask("tcp", 1, vip); a.Err != "" || a.Names[0] != b1 {
+			t.Errorf("on node one: %+v, want %s", a, b1)
+		}
+		if a := c2.ask("tcp", 1, vip); a.Err != "" || a.Names[0] != b2 {
+			t.Errorf("on node two: %+v, want %s", a, b2)
+		}
+	}
+	if a := c1.ask("tcp", 1, "10.43.7.8:80"); a.Err == "" {
+		t.Errorf("node one reaches a service of node two: %+v", a)
+	}
+	if err := one.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if a := c2.ask("tcp", 1, vip); a.Err != "" || a.Names[0] != b2 {
+		t.Errorf("on node two after node one was removed: %+v", a)
+	}
+}
+
+// A program that is its own only backend reaches itself.
+func TestHairpin(t *testing.T) {
+	n := newNetwork(t)
+	d := open(t, Config{Node: testNode(t, "a")})
+	c := n.client(d.cfg.CgroupPath)
+	set(t, d, svcFor(TCP, vip, "10.42.0.11:8080"))
+	if a := c.ask("hairpin", 1, "10.42.0.11:8080", vip); a.Err != "" || a.OK != 1 {
+		t.Errorf("%+v", a)
+	}
+}
+
+// A service may be served at its own address on the node.
+func TestServedAtItsOwnAddress(t *testing.T) {
+	n := newNetwork(t)
+	own := "10.42.9.9:53"
+	n.serve(own)
+	d := open(t, Config{Node: testNode(t, "a"), Range: netipPrefix("10.42.9.0/24")})
+	set(t, d, svcFor(TCP, own, own), svcFor(UDP, own, own))
+	c := n.client(d.cfg.CgroupPath)
+	for _, op := range []string{"tcp", "udp", "udpconnect"} {
+		if a := c.ask(op, 2, own); a.Err != "" || a.Peers[0] != own {
+			t.Errorf("%s: %+v", op, a)
+		}
+	}
+}
+
+// What a process left that was killed in the middle of an update is cleared
+// up by the next, and nothing that is in force is touched.
+func TestKilledInAnUpdate(t *testing.T) {
+	n := newNetwork(t)
+	b1, b2, b3 := "10.42.0.11:8080", "10.42.0.12:8080", "10.42.0.13:8080"
+	for _, b := range []string{b1, b2, b3} {
+		n.serve(b)
+	}
+	cfg := Config{Node: testNode(t, "a")}
+	d := open(t, cfg)
+	set(t, d, svcFor(TCP, vip, b1, b2))
+	c := n.client(d.cfg.CgroupPath)
+
+	// All but the last write of an update to b3 and of a new service.
+	p, err := planFor(d.have, &d.ids, []Service{svcFor(TCP, vip, b3), svcFor(TCP, "10.43.7.8:80", b3)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := put(d.objects.Backends, p.newMembers, make([]uint32, len(p.newMembers))); err != nil {
+		t.Fatal(err)
+	}
+	if err := put(d.objects.Slots, p.newSlots, p.newTargets); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	d = open(t, cfg)
+	if a := c.ask("tcp", 10, vip); a.Err != "" || slices.Contains(a.Names, b3) {
+		t.Errorf("before the first Set: %+v, want %s and %s", a, b1, b2)
+	}
+	set(t, d, svcFor(TCP, vip, b2, b3), svcFor(TCP, "10.43.7.9:80", b1))
+	d.retired[0].since = d.retired[0].since.Add(-retirement) // as if that time had gone by
+	set(t, d, svcFor(TCP, vip, b2, b3), svcFor(TCP, "10.43.7.9:80", b1))
+	for _, addr := range []string{vip, "10.43.7.9:80"} {
+		if a := c.ask("tcp", 20, addr); a.Err != "" {
+			t.Errorf("%s: %s", addr, a.Err)
+		}
+	}
+	left, err := readMaps(&d.objects.serviceMaps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The update from b1, b2 to b2, b3 retired two slots.
+	if len(left.old) != 2 || len(left.unborn) != 0 || len(left.members) != 0 {
+		t.Errorf("left over: %+v", left)
+	}
+}
+
+// Old layouts stay until the new maps are filled, and go then.
+func TestOtherLayoutsAreSwept(t *testing.T) {
+	cfg := Config{Node: testNode(t, "a")}
+	d := open(t, cfg)
+	set(t, d, svcFor(TCP, vip))
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	old := filepath.Join(filepath.Dir(d.dir), "v0")
+	if err := os.Rename(d.dir, old); err != nil {
+		t.Fatal(err)
+	}
+	d = open(t, cfg)
+	if _, err := os.Stat(filepath.Join(old, "link_connect4")); err != nil {
+		t.Errorf("before the first Set the old program is gone: %v", err)
+	}
+	set(t, d, svcFor(TCP, vip))
+	if _, err := os.Stat(old); !os.IsNotExist(err) {
+		t.Errorf("after it the old pins are there: %v", err)
+	}
+}
+
+func TestRemoveLeavesNothing(t *testing.T) {
+	cfg := Config{Node: testNode(t, "a")}
+	d := open(t, cfg)
+	set(t, d, svcFor(TCP, vip))
+	root := d.root
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second finds nothing, which is no error
+		if err := Remove(cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range []string{filepath.Join(bpffs, "rutter", cfg.Node), filepath.Join(root, "rutter", cfg.Node)} {
+		if _, err := os.Stat(path); !os.IsNotExist(err) {
+			t.Errorf("%s is left: %v", path, err)
+		}
+	}
+}
+
+// many is a configuration of n services with ten backends each; backends of
+// service i are moved by shift.
+func many(n, shift int) []Service {
+	var all []Service
+	for i := range n {
+		s := Service{Address: netip.AddrFrom4([4]byte{10, 43, 100 + byte(i>>8), byte(i)}), Port: 80, Protocol: TCP}
+		for b := range 10 {
+			s.Backends = append(s.Backends, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 42, byte(b), byte(i)}), uint16(8000+shift)))
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// How long a connect to a service takes, against one to the backend itself,
+// measured in turns.
+func BenchmarkConnect(b *testing.B) {
+	for _, services := range []int{1, 1000} {
+		b.Run(fmt.Sprint(services), func(b *testing.B) {
+			n := newNetwork(b)
+			backend := "10.42.0.11:8080"
+			n.serve(backend)
+			d := open(b, Config{Node: testNode(b, "a")})
+			set(b, d, append(many(services-1, 0), svcFor(TCP, vip, backend))...)
+			c := n.client(d.cfg.CgroupPath)
+			c.ask("measure", 2000, backend, vip)
+			const rounds = 20
+			var p10, p50 [2][]int64
+			for range rounds {
+				a := c.ask("measure", 1000, backend, vip)
+				if a.Err != "" {
+					b.Fatal(a.Err)
+				}
+				for i, nanos := range a.Nanos {
+					slices.Sort(nanos)
+					p10[i] = append(p10[i], nanos[len(nanos)/10])
+					p50[i] = append(p50[i], nanos[len(nanos)/2])
+				}
+			}
+			var ratios []float64
+			for i := range rounds {
+				ratios = append(ratios, float64(p10[1][i])/float64(p10[0][i]))
+			}
+			slices.Sort(ratios)
+			b.ReportMetric(float64(slices.Min(p50[0]))/1e3, "direct-µs")
+			b.ReportMetric(float64(slices.Min(p50[1]))/1e3, "service-µs")
+			b.ReportMetric(ratios[rounds/2], "p10-ratio")
+			b.ReportMetric(float64(slices.Min(p50[1]))/float64(slices.Min(p50[0])), "min-p50-ratio")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// How long Set takes: everything at once, one change, and no change.
+func BenchmarkSet(b *testing.B) {
+	for _, services := range []int{1, 1000, 10000} {
+		d := open(b, Config{Node: testNode(b, fmt.Sprint(services))})
+		b.Run(fmt.Sprint("all-of-", services), func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				set(b, d, many(services, i%7)...)
+			}
+		})
+		all := many(services, 0)
+		set(b, d, all...)
+		b.Run(fmt.Sprint("one-of-", services), func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				all[0] = many(1, i%7)[0]
+				set(b, d, all...)
+			}
+		})
+		b.Run(fmt.Sprint("none-of-", services), func(b *testing.B) {
+			for b.Loop() {
+				set(b, d, all...)
+			}
+		})
 	}
 }

@@ -245,13 +245,4 @@ func set(t testing.TB, d *Datapath, services ...Service) {
 	}
 }
 
-func service(p Protocol, addr string, backends ...string) Service {
-	a := netip.MustParseAddrPort(addr)
-	s := Service{Address: a.Addr(), Port: a.Port(), Protocol: p}
-	for _, b := range backends {
-		s.Backends = append(s.Backends, netip.MustParseAddrPort(b))
-	}
-	return s
-}
-
 func netipPrefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
