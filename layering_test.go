@@ -97,6 +97,7 @@ type source struct {
 	path      string // relative, with slashes
 	imports   []string
 	test      bool // *_test.go
+	command   bool // package main
 	generated bool
 }
 
@@ -107,7 +108,7 @@ func sources(t *testing.T) []source {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && (d.Name() == "bin" || d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && p != ".") {
+		if d.IsDir() && (d.Name() == "bin" || d.Name() == "testdata" || d.Name() == "generated" || strings.HasPrefix(d.Name(), ".") && p != ".") {
 			return filepath.SkipDir
 		}
 		if !strings.HasSuffix(p, ".go") {
@@ -117,7 +118,7 @@ func sources(t *testing.T) []source {
 		if err != nil {
 			return err
 		}
-		s := source{path: filepath.ToSlash(p), test: strings.HasSuffix(p, "_test.go")}
+		s := source{path: filepath.ToSlash(p), test: strings.HasSuffix(p, "_test.go"), command: parsed.Name.Name == "main"}
 		for _, i := range parsed.Imports {
 			imported, err := strconv.Unquote(i.Path.Value)
 			if err != nil {
@@ -126,7 +127,7 @@ func sources(t *testing.T) []source {
 			s.imports = append(s.imports, imported)
 		}
 		for _, c := range parsed.Comments {
-			s.generated = s.generated || c.Pos() < parsed.Package && strings.HasPrefix(c.List[0].Text, "// Code generated")
+			s.generated = s.generated || c.Pos() < parsed.Package && strings.Contains(c.Text(), "Code generated")
 		}
 		out = append(out, s)
 		return nil

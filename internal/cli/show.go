@@ -126,3 +126,20 @@ func (p Painter) Changes(r *events.Record, changes []history.FieldChange) {
 	}
 }
 
+// Report shows the outcome of a replay.
+func (p Painter) Report(r *history.Report) {
+	for _, row := range []struct {
+		name string
+		n    int
+	}{{"events read", r.Events}, {"decisions recomputed", r.Decisions}, {"changes compared", r.Changes}, {"explained", r.Explained}} {
+		fmt.Fprintf(p.W, "%-22s %8d\n", row.name, row.n)
+	}
+	verdict := p.Good("0")
+	if r.Unexplained > 0 {
+		verdict = p.Bad(fmt.Sprint(r.Unexplained))
+	}
+	fmt.Fprintf(p.W, "%-22s %8s\n", "unexplained", verdict)
+	if r.First != "" {
+		fmt.Fprintf(p.W, "\n%s\n%s", p.Bad("the first that differs:"), r.First)
+	}
+}

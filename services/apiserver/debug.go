@@ -51,6 +51,8 @@ func (d *debug) serve(r *request) error {
 		return d.diff(r)
 	case "replay":
 		return d.replay(r)
+	case "cluster":
+		return d.answer(r, map[string]string{"cluster": d.s.cfg.Schema.Cluster, "build": d.s.cfg.Version})
 	case "at":
 		return d.at(r, rest)
 	}

@@ -1,0 +1,278 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/rutterhq/rutter/bpf"
+	"github.com/rutterhq/rutter/internal/pki"
+	"github.com/rutterhq/rutter/kernel"
+	"github.com/rutterhq/rutter/kinds"
+	"github.com/rutterhq/rutter/services/nodeagent"
+	"github.com/rutterhq/rutter/services/nodeagent/dns"
+	"github.com/rutterhq/rutter/services/nodeagent/network"
+	"github.com/rutterhq/rutter/services/nodeagent/services"
+)
+
+// nodeFlags describe one node.
+type nodeFlags struct {
+	name         string
+	address      string
+	kubelet      int
+	hostServices bool
+	containerd   string
+}
+
+func (n *nodeFlags) flags(c *cobra.Command, hostServices bool) {
+	host, _ := os.Hostname() // empty: the flag must be given
+	c.Flags().StringVar(&n.name, "node", strings.ToLower(host), "name of this node")
+	c.Flags().StringVar(&n.address, "node-address", "", "address of this node; empty: this host's own")
+	c.Flags().IntVar(&n.kubelet, "node-port", 10250, "port for logs and exec")
+	c.Flags().BoolVar(&n.hostServices, "host-services", hostServices, "serve service addresses to the host's own processes, too")
+	c.Flags().StringVar(&n.containerd, "containerd", "", "socket of a containerd; empty: start one of our own")
+}
+
+// hostAddress is the address given, or the one this host sends from.
+func hostAddress(given string) (netip.Addr, error) {
+	if given != "" {
+		return netip.ParseAddr(given)
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, a := range addrs {
+		p, err := netip.ParsePrefix(a.String())
+		if err == nil && p.Addr().Is4() && p.Addr().IsGlobalUnicast() && !podRange.Contains(p.Addr()) && !serviceRange.Contains(p.Addr()) {
+			return p.Addr(), nil
+		}
+	}
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
+}
+
+func netipPort(a netip.Addr, port int) netip.AddrPort { return netip.AddrPortFrom(a, uint16(port)) }
+
+// credentials are a node's: its certificate, and the authority that it trusts.
+type credentials struct {
+	ca    []byte
+	pair  tls.Certificate
+	roots *x509.CertPool
+}
+
+// issueNode makes a node's credentials in its folder, for rutter nodeagent to
+// read there or to be carried to the node.
+func issueNode(ca *pki.CA, dir, name string, addr netip.Addr) (*credentials, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	cert, key, err := ca.Issue(pki.Request{CommonName: pki.NodePrefix + name, Organizations: []string{pki.NodesGroup},
+		DNSNames: []string{name}, IPs: []net.IP{addr.AsSlice()}, Server: true, Client: true})
+	if err != nil {
+		return nil, err
+	}
+	for file, b := range map[string][]byte{"ca.crt": ca.CertPEM(), "node.crt": cert, "node.key": key} {
+		if err := writeWhole(filepath.Join(dir, file), b); err != nil {
+			return nil, err
+		}
+	}
+	return readNode(dir)
+}
+
+func readNode(dir string) (*credentials, error) {
+	ca, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no credentials of this node: expected ca.crt, node.crt and node.key in %s", dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "node.crt"), filepath.Join(dir, "node.key"))
+	if err != nil {
+		return nil, err
+	}
+	c := &credentials{ca: ca, pair: pair, roots: x509.NewCertPool()}
+	c.roots.AppendCertsFromPEM(ca)
+	return c, nil
+}
+
+// runNode is a node agent with its datapath and DNS. All that it knows of the
+// cluster comes through the door of the apiserver at url.
+func runNode(ctx context.Context, f *folders, n *nodeFlags, url string, cred *credentials, lg zerolog.Logger) error {
+	addr, err := hostAddress(n.address)
+	if err != nil {
+		return fmt.Errorf("--node-address: %w", err)
+	}
+	if n.containerd == "" {
+		if n.containerd, err = startContainerd(ctx, f, lg); err != nil {
+			return err
+		}
+	}
+	datapath, err := bpf.Open(bpf.Config{Node: n.name, HostServices: n.hostServices, Range: serviceRange})
+	if err != nil {
+		return fmt.Errorf("datapath: %w", err)
+	}
+	defer datapath.Close()
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	part := &nodeParts{ctx: ctx, folders: f, name: n.name, lg: lg, network: make(chan *network.Network, 1)}
+	client := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cred.roots, Certificates: []tls.Certificate{cred.pair}}
+	agent, err := nodeagent.New(nodeagent.Config{
+		Node: n.name, Log: nodeagent.DialDoor(url, client, n.name), Schema: &kinds.Schema{},
+		Containerd: n.containerd, DataDir: f.node(n.name), RunDir: f.nodeRun(n.name), Helper: []string{self, "keeper"},
+		Addresses: []netip.Addr{addr}, Hostname: n.name, Version: build,
+		Listen:    net.JoinHostPort(addr.String(), fmt.Sprint(n.kubelet)),
+		StreamTLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cred.pair}, ClientCAs: cred.roots, ClientAuth: tls.RequireAndVerifyClientCert},
+		API:       url, APIClient: &http.Client{Transport: &http.Transport{TLSClientConfig: client, ForceAttemptHTTP2: true}, Timeout: 10 * time.Second},
+		RootCA: cred.ca, ClusterDNS: clusterDNS, ClusterDomain: clusterDomain,
+		Network: part.makeNetwork, DrainedAt: part.drainedAt,
+		Beside: []func(context.Context, *kernel.Mirror) error{part.serveDNS, func(ctx context.Context, m *kernel.Mirror) error { return part.setServices(ctx, m, datapath) }},
+		Logger: lg,
+	})
+	if err != nil {
+		return err
+	}
+	return agent.Run(ctx)
+}
+
+// nodeParts are what runs beside the agent on its node.
+type nodeParts struct {
+	ctx     context.Context // of the node: its network outlives single calls
+	folders *folders
+	name    string
+	lg      zerolog.Logger
+	network chan *network.Network // sent once
+	set     progress              // up to where the datapath is
+}
+
+// makeNetwork sets up the pods' network once the node has its range.
+func (p *nodeParts) makeNetwork(ctx context.Context, pods netip.Prefix) (nodeagent.Network, error) {
+	run := p.folders.nodeRun(p.name)
+	if err := writeWhole(filepath.Join(run, podRangeFile), []byte(pods.String())); err != nil {
+		return nil, err // without it rutter down would not know what to take away
+	}
+	n, err := network.New(networkConfig(run, pods))
+	if err != nil {
+		return nil, err
+	}
+	if err := n.Setup(ctx); err != nil {
+		return nil, err
+	}
+	p.network <- n
+	return n, nil
+}
+
+// podRangeFile holds the range that a node's network was made with.
+const podRangeFile = "podrange"
+
+func networkConfig(run string, pods netip.Prefix) network.Config {
+	return network.Config{RunDir: run, PodRange: pods, ClusterRange: podRange, ServiceRange: serviceRange, Local: []netip.Addr{clusterDNS}}
+}
+
+var endpointReads = []kernel.Resource{kinds.Services.Resource, kinds.EndpointSlices.Resource}
+
+// serveDNS answers names once the node has the address for it.
+func (p *nodeParts) serveDNS(ctx context.Context, m *kernel.Mirror) error {
+	select {
+	case <-p.network:
+	case <-ctx.Done():
+		return nil
+	}
+	server, err := dns.Listen(dns.Config{Address: netip.AddrPortFrom(clusterDNS, 53)}, p.lg)
+	if err != nil {
+		return err
+	}
+	cluster := dns.Cluster{Domain: clusterDomain, Server: clusterDNS, Ranges: []netip.Prefix{podRange, serviceRange}}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return server.Run(ctx) })
+	g.Go(func() error {
+		return kernel.Setter[*dns.Zone]{Name: "dns", Reads: endpointReads, Set: server.Set,
+			Goal: func(v *kernel.View) *dns.Zone {
+				return dns.Records(cluster, kinds.Services.List(v, ""), kinds.EndpointSlices.List(v, ""))
+			},
+			Equal: func(a, b *dns.Zone) bool { return a == b },
+		}.Run(ctx, m, p.lg)
+	})
+	return g.Wait()
+}
+
+// setServices keeps the datapath's maps as the Services ask for.
+func (p *nodeParts) setServices(ctx context.Context, m *kernel.Mirror, d *bpf.Datapath) error {
+	at := netip.AddrPortFrom(clusterDNS, 53)
+	var local []bpf.Service // DNS is served on this node, at its own address
+	for _, protocol := range []bpf.Protocol{bpf.UDP, bpf.TCP} {
+		local = append(local, bpf.Service{Address: clusterDNS, Port: 53, Protocol: protocol, Backends: []netip.AddrPort{at}})
+	}
+	return kernel.Setter[[]bpf.Service]{Name: "datapath", Reads: endpointReads, Set: d.Set, Equal: services.Equal, At: p.set.reach,
+		Goal: func(v *kernel.View) []bpf.Service {
+			return services.Goal(kinds.Services.List(v, ""), kinds.EndpointSlices.List(v, ""), local)
+		},
+	}.Run(ctx, m, p.lg)
+}
+
+func (p *nodeParts) drainedAt(seq kernel.Seq) bool { return p.set.at() >= seq }
+
+func nodeagentCommand() *cobra.Command {
+	var f folders
+	var l logging
+	var n nodeFlags
+	var api string
+	c := &cobra.Command{Use: "nodeagent", Short: "Run the containers of one node, alone", Args: cobra.NoArgs,
+		Long: "Run the containers of one node. Its credentials (ca.crt, node.crt, node.key) are expected in DATA/nodes/NODE, where `rutter up` and `rutter node-credentials` write them.",
+		RunE: func(c *cobra.Command, _ []string) error {
+			lg, err := l.logger()
+			if err != nil {
+				return err
+			}
+			cred, err := readNode(f.node(n.name))
+			if err != nil {
+				return err
+			}
+			return runNode(c.Context(), &f, &n, api, cred, lg)
+		}}
+	f.flags(c.Flags())
+	l.flags(c.Flags())
+	n.flags(c, false)
+	c.Flags().StringVar(&api, "apiserver", "https://127.0.0.1:6443", "URL of the API")
+	return c
+}
+
+func nodeCredentialsCommand() *cobra.Command {
+	var f folders
+	var n nodeFlags
+	c := &cobra.Command{Use: "node-credentials", Short: "Write the credentials of a node", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			addr, err := hostAddress(n.address)
+			if err != nil {
+				return fmt.Errorf("--node-address: %w", err)
+			}
+			ca, err := pki.Open(f.pki())
+			if err != nil {
+				return err
+			}
+			if _, err := issueNode(ca, f.node(n.name), n.name, addr); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(c.OutOrStdout(), f.node(n.name))
+			return err
+		}}
+	f.flags(c.Flags())
+	n.flags(c, false)
+	return c
+}
