@@ -322,6 +322,30 @@ func TestOtherLayoutsAreSwept(t *testing.T) {
 	}
 }
 
+// If the node's cgroup was removed and made again, the programs follow.
+func TestCgroupMadeAgain(t *testing.T) {
+	n := newNetwork(t)
+	n.serve("10.42.0.11:8080")
+	cfg := Config{Node: testNode(t, "a")}
+	d := open(t, cfg)
+	set(t, d, svcFor(TCP, vip, "10.42.0.11:8080"))
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := os.Remove(d.cgroup); err != nil {
+			t.Fatal(err)
+		}
+		d = open(t, cfg)
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if a := n.client(d.cfg.CgroupPath).ask("tcp", 1, vip); a.Err != "" || a.Peers[0] != vip {
+		t.Errorf("%+v", a)
+	}
+}
+
 func TestRemoveLeavesNothing(t *testing.T) {
 	cfg := Config{Node: testNode(t, "a")}
 	d := open(t, cfg)

@@ -68,7 +68,7 @@ func (d *Datapath) attachOne(h hook, cgroup uint64) (link.Link, error) {
 	}
 	if old != nil {
 		// It served another cgroup, or one that is no more.
-		if err := errors.Join(old.Unpin(), old.Close()); err != nil {
+		if err := errors.Join(old.Close(), removeLink(pin)); err != nil {
 			return nil, errors.Join(err, fresh.Close())
 		}
 	}
@@ -126,13 +126,28 @@ func removePins(dir string) error {
 			return fmt.Errorf("look for links: %w", err)
 		}
 		for _, l := range links {
-			if err := os.Remove(l); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("remove link: %w", err)
+			if err := removeLink(l); err != nil {
+				return err
 			}
 		}
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove pins: %w", err)
+	}
+	return nil
+}
+
+// removeLink detaches a pinned link's program, at once rather than when the
+// kernel comes to it, and removes the pin.
+func removeLink(pin string) error {
+	if l, err := link.LoadPinnedLink(pin, nil); err == nil {
+		// Of a cgroup that is no more, a link is detached already.
+		if err := errors.Join(l.Detach(), l.Close()); err != nil && !errors.Is(err, unix.ESTALE) {
+			return fmt.Errorf("detach link %s: %w", filepath.Base(pin), err)
+		}
+	}
+	if err := os.Remove(pin); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove link: %w", err)
 	}
 	return nil
 }
