@@ -262,6 +262,18 @@ func (w *World) settle() error {
 	for len(w.late) > 0 {
 		w.landLate()
 	}
+	found := w.calmDown()
+	if w.broken != nil {
+		return w.broken // what a checker saw first says most
+	}
+	for _, c := range w.checkers {
+		found = errors.Join(found, c.end())
+	}
+	return found
+}
+
+// calmDown waits until all is as the users want it, and that nothing follows.
+func (w *World) calmDown() error {
 	if err := w.rest(w.now.Add(settleWithin), true); err != nil {
 		return err
 	}
@@ -272,11 +284,6 @@ func (w *World) settle() error {
 	if n := len(w.records) - at; n > 0 {
 		r := w.records[at]
 		return fmt.Errorf("all was as the users wanted it, yet %d events followed; the first: %d %s %s %s", n, r.Seq, r.Source, r.Type, r.Key)
-	}
-	for _, c := range w.checkers {
-		if err := c.end(); err != nil {
-			return err
-		}
 	}
 	return nil
 }
