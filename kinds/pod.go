@@ -36,19 +36,31 @@ var Pods = &Kind[*corev1.Pod]{
 	Type:           podChangeType,
 }
 
+// initContainerAnnotations are where init containers stood before they had a
+// field. Nothing reads them any more.
+var initContainerAnnotations = []string{
+	"pod.beta.kubernetes.io/init-containers", "pod.alpha.kubernetes.io/init-containers",
+	"pod.beta.kubernetes.io/init-container-statuses", "pod.alpha.kubernetes.io/init-container-statuses",
+}
+
 // preparePod takes from a pod what its writer may not say: a new pod begins
 // Pending with the quality of service that its resources give it; an update
 // cannot unsay what only the cluster knows.
 func preparePod(now, old *corev1.Pod) {
+	for _, k := range initContainerAnnotations {
+		delete(now.Annotations, k)
+	}
 	if old == nil {
 		dropGatedPodFields(&now.Spec)
 		applyMatchLabelKeys(now)
+		applyAppArmorAnnotations(now)
 		defaultPodLevelResources(&now.Spec)
 		now.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: podQOS(&now.Spec)}
 		if len(now.Spec.SchedulingGates) > 0 {
 			now.Status.Conditions = []corev1.PodCondition{{
 				Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonSchedulingGated,
-				Message: "Scheduling is blocked due to non-empty scheduling gates",
+				LastTransitionTime: now.CreationTimestamp,
+				Message:            "Scheduling is blocked due to non-empty scheduling gates",
 			}}
 		}
 		return
@@ -61,6 +73,32 @@ func preparePod(now, old *corev1.Pod) {
 		now.Status.QOSClass = old.Status.QOSClass
 	}
 	keepObservedGenerations(&now.Status, &old.Status)
+	keepClaimStatuses(&now.Status, &old.Status)
+	dropGatedStatusFields(&now.Status)
+}
+
+// dropGatedStatusFields takes away what Kubernetes 1.37 does not keep in a
+// status by default.
+func dropGatedStatusFields(s *corev1.PodStatus) {
+	s.VolumeHealth, s.NodeAllocatableResourceClaimStatuses = nil, nil
+	for _, statuses := range [][]corev1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses, s.EphemeralContainerStatuses} {
+		for i := range statuses {
+			for j := range statuses[i].VolumeMounts {
+				statuses[i].VolumeMounts[j].VolumeStatus = nil
+			}
+		}
+	}
+}
+
+// keepClaimStatuses gives back what was reported of claims of devices, where a
+// writer who does not know them has dropped them. An empty list takes them away.
+func keepClaimStatuses(now, old *corev1.PodStatus) {
+	if now.ResourceClaimStatuses == nil {
+		now.ResourceClaimStatuses = old.ResourceClaimStatuses
+	}
+	if now.ExtendedResourceClaimStatus == nil {
+		now.ExtendedResourceClaimStatus = old.ExtendedResourceClaimStatus
+	}
 }
 
 // keepObservedGenerations gives back the generations that a writer who does

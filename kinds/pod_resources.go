@@ -26,7 +26,13 @@ func podContainers(s *corev1.PodSpec) []*corev1.Container {
 // turned off by default: it drops them, too.
 func dropGatedPodFields(s *corev1.PodSpec) {
 	s.SchedulingGroup, s.EvictionResponders = nil, nil
+	for i := range s.Volumes {
+		dropGatedVolumeFields(&s.Volumes[i].VolumeSource)
+	}
 	for _, c := range podContainers(s) {
+		for i := range c.VolumeMounts {
+			c.VolumeMounts[i].BindMountOptions = nil
+		}
 		for _, p := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
 			if p == nil {
 				continue
@@ -51,6 +57,55 @@ func dropGatedPodFields(s *corev1.PodSpec) {
 		for _, h := range []*corev1.LifecycleHandler{c.Lifecycle.PostStart, c.Lifecycle.PreStop} {
 			if h != nil && h.HTTPGet != nil {
 				h.HTTPGet.Protocol = nil
+			}
+		}
+	}
+}
+
+// dropGatedVolumeFields takes away who owns a file in a volume, and the mode of
+// an empty folder.
+func dropGatedVolumeFields(v *corev1.VolumeSource) {
+	keys := func(items []corev1.KeyToPath) {
+		for i := range items {
+			items[i].User = nil
+		}
+	}
+	files := func(items []corev1.DownwardAPIVolumeFile) {
+		for i := range items {
+			items[i].User = nil
+		}
+	}
+	if v.EmptyDir != nil {
+		v.EmptyDir.Mode = nil
+	}
+	// A volume that wrongly has two sources loses what the first has: so it is
+	// in Kubernetes, whose validation then speaks of the second.
+	switch {
+	case v.Secret != nil:
+		v.Secret.DefaultUser = nil
+		keys(v.Secret.Items)
+	case v.ConfigMap != nil:
+		v.ConfigMap.DefaultUser = nil
+		keys(v.ConfigMap.Items)
+	case v.DownwardAPI != nil:
+		v.DownwardAPI.DefaultUser = nil
+		files(v.DownwardAPI.Items)
+	case v.Projected != nil:
+		v.Projected.DefaultUser = nil
+		for i := range v.Projected.Sources {
+			switch s := &v.Projected.Sources[i]; {
+			case s.Secret != nil:
+				keys(s.Secret.Items)
+			case s.DownwardAPI != nil:
+				files(s.DownwardAPI.Items)
+			case s.ConfigMap != nil:
+				keys(s.ConfigMap.Items)
+			case s.ServiceAccountToken != nil:
+				s.ServiceAccountToken.User = nil
+			case s.ClusterTrustBundle != nil:
+				s.ClusterTrustBundle.User = nil
+			case s.PodCertificate != nil:
+				s.PodCertificate.User = nil
 			}
 		}
 	}

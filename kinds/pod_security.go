@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -319,4 +320,47 @@ func (c *podCheck) os(path *field.Path) {
 	default:
 		among(c, path.Child("os"), s.OS.Name, corev1.Linux, corev1.Windows)
 	}
+}
+
+// applyAppArmorAnnotations gives containers the profile that the old annotation
+// names, where it is another than the pod's and the field says nothing (KEP-24).
+func applyAppArmorAnnotations(p *corev1.Pod) {
+	if p.Spec.OS != nil && p.Spec.OS.Name == corev1.Windows {
+		return
+	}
+	var whole *corev1.AppArmorProfile
+	if p.Spec.SecurityContext != nil {
+		whole = p.Spec.SecurityContext.AppArmorProfile
+	}
+	for _, ctr := range podContainers(&p.Spec) {
+		v, ok := p.Annotations[corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix+ctr.Name]
+		if !ok || ctr.SecurityContext != nil && ctr.SecurityContext.AppArmorProfile != nil {
+			continue
+		}
+		profile := annotatedAppArmor(v)
+		if profile == nil || apiequality.Semantic.DeepEqual(profile, whole) {
+			continue
+		}
+		if ctr.SecurityContext == nil {
+			ctr.SecurityContext = &corev1.SecurityContext{}
+		}
+		ctr.SecurityContext.AppArmorProfile = profile
+	}
+}
+
+// annotatedAppArmor is what an annotation says of a profile, nil if it is wrong.
+func annotatedAppArmor(v string) *corev1.AppArmorProfile {
+	switch v {
+	case corev1.DeprecatedAppArmorBetaProfileNameUnconfined:
+		return &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeUnconfined}
+	case corev1.DeprecatedAppArmorBetaProfileRuntimeDefault:
+		return &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeRuntimeDefault}
+	}
+	name, ok := strings.CutPrefix(v, corev1.DeprecatedAppArmorBetaProfileNamePrefix)
+	profile := &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeLocalhost, LocalhostProfile: &name}
+	check := &podCheck{}
+	if check.appArmor(profile, field.NewPath("")); !ok || len(check.errs) > 0 {
+		return nil
+	}
+	return profile
 }

@@ -7,17 +7,12 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
-	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// Bounds of what a status reports.
-const (
-	maxImageRef      = 256 // bytes
-	maxHealthMessage = corev1.ResourceHealthMessageMaxLength
-)
+// maxHealthMessage bounds in bytes what is said of a device's health.
+const maxHealthMessage = corev1.ResourceHealthMessageMaxLength
 
 // validatePodStatus checks what was reported of a pod, and that it can follow
 // what was reported before.
@@ -44,17 +39,6 @@ func validatePodStatus(now, old *corev1.Pod) field.ErrorList {
 	}
 	c.revived(s, was, &old.Spec, path)
 	c.claimStatuses(s, path)
-	for i, h := range s.VolumeHealth {
-		at := path.Child("volumeHealth").Index(i)
-		if h.Name != "" && !slices.ContainsFunc(now.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == h.Name }) {
-			c.add(field.NotFound(at.Child("name"), h.Name))
-		}
-		for j, cond := range h.HealthConditions {
-			if cond.Reason != "" {
-				c.messages(at.Child("healthConditions").Index(j).Child("reason"), cond.Reason, metav1validation.IsValidConditionReason(cond.Reason))
-			}
-		}
-	}
 	c.podIPs(s, was, path)
 	c.hostIPs(s, was, path)
 	for _, l := range []struct {
@@ -208,16 +192,6 @@ func (c *podCheck) containerStatus(cs *corev1.ContainerStatus, containers []core
 			c.allocated(cs.Name, &r, containers, s, at.Child("allocatedResourcesStatus").Index(j))
 		}
 	}
-	for j, m := range cs.VolumeMounts {
-		if m.VolumeStatus == nil || m.VolumeStatus.Image == nil {
-			continue
-		}
-		ref, at := m.VolumeStatus.Image.ImageRef, at.Child("volumeMounts").Index(j).Child("volumeStatus", "imageVolumeStatus", "imageRef")
-		c.need(at, ref)
-		if len(ref) > maxImageRef {
-			c.add(field.TooLong(at, ref, maxImageRef))
-		}
-	}
 }
 
 func (c *podCheck) statusUser(u *corev1.ContainerUser, at *field.Path) {
@@ -306,45 +280,6 @@ func (c *podCheck) claimStatuses(s *corev1.PodStatus, path *field.Path) {
 		}
 	}
 	c.extendedClaim(s.ExtendedResourceClaimStatus, path.Child("extendedResourceClaimStatus"))
-	for i, n := range s.NodeAllocatableResourceClaimStatuses {
-		at := path.Child("nodeAllocatableResourceClaimStatuses").Index(i)
-		if n.ResourceClaimName == "" {
-			continue
-		}
-		named := func(p *string) bool { return p != nil && *p == n.ResourceClaimName }
-		if !slices.ContainsFunc(c.spec.ResourceClaims, func(p corev1.PodResourceClaim) bool { return named(p.ResourceClaimName) }) &&
-			!slices.ContainsFunc(s.ResourceClaimStatuses, func(p corev1.PodResourceClaimStatus) bool { return named(p.ResourceClaimName) }) {
-			c.invalid(at.Child("resourceClaimName"), n.ResourceClaimName, "no mapping found in pod reference")
-		}
-		c.nodeAllocatable(&n, at)
-	}
-}
-
-func (c *podCheck) nodeAllocatable(n *corev1.NodeAllocatableResourceClaimStatus, at *field.Path) {
-	name := func(r corev1.ResourceName, at *field.Path) {
-		if r != corev1.ResourceCPU && r != corev1.ResourceMemory && !hugePages(r) {
-			c.invalid(at.Child("name"), r, "must be a node allocatable resource name")
-		}
-	}
-	amount := func(q *resource.Quantity, at *field.Path) {
-		if q != nil && q.Sign() < 0 {
-			c.invalid(at, q.String(), "must be non-negative")
-		}
-	}
-	for i, m := range n.Mapping {
-		at := at.Child("mapping").Index(i)
-		name(m.Name, at)
-		amount(m.Quantity, at.Child("quantity"))
-	}
-	for i, o := range n.Overhead {
-		at := at.Child("overhead").Index(i)
-		name(o.Name, at)
-		if o.PerPod == nil && o.PerContainer == nil {
-			c.invalid(at, "", "at least one of perPod or perContainer must be set")
-		}
-		amount(o.PerPod, at.Child("perPod"))
-		amount(o.PerContainer, at.Child("perContainer"))
-	}
 }
 
 func (c *podCheck) extendedClaim(e *corev1.PodExtendedResourceClaimStatus, at *field.Path) {

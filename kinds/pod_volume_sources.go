@@ -19,7 +19,7 @@ import (
 
 // foreignVolume checks the sources that some other storage system serves.
 // They are not served yet, but who names one wrongly is told so.
-func (c *podCheck) foreignVolume(v *corev1.Volume, at *field.Path, one func(string, bool, func())) {
+func (c *podCheck) foreignVolume(v *corev1.Volume, at *field.Path, one sourceCheck) {
 	one("gitRepo", v.GitRepo != nil, func() {
 		c.need(at.Child("gitRepo", "repository"), v.GitRepo.Repository)
 		c.relativePath(v.GitRepo.Directory, at.Child("gitRepo", "directory"))
@@ -41,10 +41,6 @@ func (c *podCheck) foreignVolume(v *corev1.Volume, at *field.Path, one func(stri
 		}
 	})
 	one("iscsi", v.ISCSI != nil, func() { c.iscsi(v.ISCSI, at.Child("iscsi")) })
-	if v.ISCSI != nil && v.ISCSI.InitiatorName != nil && len(v.Name)+len(":")+len(v.ISCSI.TargetPortal) > maxISCSITarget {
-		c.invalid(at.Child("name"), v.Name,
-			"Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.")
-	}
 	one("glusterfs", v.Glusterfs != nil, func() {
 		c.need(at.Child("glusterfs", "endpoints"), v.Glusterfs.EndpointsName)
 		c.need(at.Child("glusterfs", "path"), v.Glusterfs.Path)
@@ -60,7 +56,6 @@ func (c *podCheck) foreignVolume(v *corev1.Volume, at *field.Path, one func(stri
 		c.need(at.Child("cinder", "volumeID"), v.Cinder.VolumeID)
 		c.secretRef(v.Cinder.SecretRef, at.Child("cinder"))
 	})
-	// The two ways to write it are Kubernetes' own.
 	one("cephFS", v.CephFS != nil, func() {
 		if len(v.CephFS.Monitors) == 0 {
 			c.required(at.Child("cephfs", "monitors"), "")
@@ -69,11 +64,12 @@ func (c *podCheck) foreignVolume(v *corev1.Volume, at *field.Path, one func(stri
 	one("quobyte", v.Quobyte != nil, func() { c.quobyte(v.Quobyte, at.Child("quobyte")) })
 	one("fc", v.FC != nil, func() { c.fibreChannel(v.FC, at.Child("fc")) })
 	one("flexVolume", v.FlexVolume != nil, func() { c.flexVolume(v.FlexVolume, at.Child("flexVolume")) })
-	c.cloudVolume(v, at, one)
+	one("csi", v.CSI != nil, func() { c.csi(v.CSI, at.Child("csi")) })
+	one("ephemeral", v.Ephemeral != nil, func() { c.ephemeral(v, at) })
 }
 
 // cloudVolume checks the sources of clouds and appliances.
-func (c *podCheck) cloudVolume(v *corev1.Volume, at *field.Path, one func(string, bool, func())) {
+func (c *podCheck) cloudVolume(v *corev1.Volume, at *field.Path, one sourceCheck) {
 	one("azureFile", v.AzureFile != nil, func() {
 		c.need(at.Child("azureFile", "secretName"), v.AzureFile.SecretName)
 		c.need(at.Child("azureFile", "shareName"), v.AzureFile.ShareName)

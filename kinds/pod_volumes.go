@@ -58,43 +58,61 @@ func (c *podCheck) allVolumes(at *field.Path) {
 	}
 }
 
+// volumeSources are the sources in the order in which Kubernetes looks at
+// them: of several the first is checked, the others are refused. Two names are
+// not those of the API, but those that its errors have.
+var volumeSources = []string{
+	"emptyDir", "hostPath", "gitRepo", "gcePersistentDisk", "awsElasticBlockStore", "secret", "nfs", "iscsi", "glusterfs",
+	"flocker", "persistentVolumeClaim", "rbd", "cinder", "cephFS", "quobyte", "downwarAPI", "fc", "flexVolume", "configMap",
+	"azureFile", "vsphereVolume", "photonPersistentDisk", "portworxVolume", "azureDisk", "storageos", "projected", "scaleIO",
+	"csi", "ephemeral", "image",
+}
+
+// sourceCheck offers the check of a source, if a volume has it.
+type sourceCheck func(name string, given bool, check func())
+
 // volume checks that a volume has one source, and the first it has.
 func (c *podCheck) volume(v *corev1.Volume, at *field.Path) {
-	given := 0
-	one := func(name string, set bool, check func()) {
-		if !set {
-			return
+	given := map[string]func(){}
+	offer := func(name string, is bool, check func()) {
+		if is {
+			given[name] = check
 		}
-		given++
-		if given > 1 {
-			c.forbidden(at.Child(name), "may not specify more than 1 volume type")
-			return
-		}
-		check()
 	}
-	if v.EmptyDir != nil {
-		given++
-		c.emptyDir(v.EmptyDir, at.Child("emptyDir"))
-	}
-	one("hostPath", v.HostPath != nil, func() { c.hostPath(v.HostPath, at.Child("hostPath")) })
-	c.localVolume(v, at, one)
-	c.foreignVolume(v, at, one)
-	one("projected", v.Projected != nil, func() { c.projected(v.Projected, at.Child("projected")) })
-	one("csi", v.CSI != nil, func() { c.csi(v.CSI, at.Child("csi")) })
-	one("ephemeral", v.Ephemeral != nil, func() { c.ephemeral(v, at) })
-	one("image", v.Image != nil, func() {
-		if v.Image.Reference == "" {
-			c.required(at.Child("image", "reference"), "")
-		}
-		c.pullPolicy(v.Image.PullPolicy, at.Child("image", "pullPolicy"))
-	})
-	if given == 0 {
+	c.localVolume(v, at, offer)
+	c.foreignVolume(v, at, offer)
+	c.cloudVolume(v, at, offer)
+	if len(given) == 0 {
 		c.required(at, "must specify a volume type")
+	}
+	first := true
+	for _, name := range volumeSources {
+		check, ok := given[name]
+		switch {
+		case !ok:
+			continue
+		case first || name == "emptyDir":
+			check()
+		default:
+			c.forbidden(at.Child(name), "may not specify more than 1 volume type")
+		}
+		first = false
+	}
+	if v.ISCSI != nil && v.ISCSI.InitiatorName != nil && len(v.Name)+len(":")+len(v.ISCSI.TargetPortal) > maxISCSITarget {
+		c.invalid(at.Child("name"), v.Name,
+			"Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.")
 	}
 }
 
-// localVolume checks sources that the node agent fills from the API.
-func (c *podCheck) localVolume(v *corev1.Volume, at *field.Path, one func(string, bool, func())) {
+// localVolume checks sources that the node itself has or fills from the API.
+func (c *podCheck) localVolume(v *corev1.Volume, at *field.Path, one sourceCheck) {
+	one("emptyDir", v.EmptyDir != nil, func() { c.emptyDir(v.EmptyDir, at.Child("emptyDir")) })
+	one("hostPath", v.HostPath != nil, func() { c.hostPath(v.HostPath, at.Child("hostPath")) })
+	one("projected", v.Projected != nil, func() { c.projected(v.Projected, at.Child("projected")) })
+	one("image", v.Image != nil, func() {
+		c.need(at.Child("image", "reference"), v.Image.Reference)
+		c.pullPolicy(v.Image.PullPolicy, at.Child("image", "pullPolicy"))
+	})
 	one("secret", v.Secret != nil, func() {
 		p := at.Child("secret")
 		if v.Secret.SecretName == "" {
@@ -109,7 +127,6 @@ func (c *podCheck) localVolume(v *corev1.Volume, at *field.Path, one func(string
 			c.required(at.Child("persistentVolumeClaim", "claimName"), "")
 		}
 	})
-	// Kubernetes misspells this one field where it comes second.
 	one("downwarAPI", v.DownwardAPI != nil, func() {
 		p := at.Child("downwardAPI")
 		c.fileMode(v.DownwardAPI.DefaultMode, p.Child("defaultMode"))
