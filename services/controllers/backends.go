@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/rutterhq/rutter/kernel"
@@ -55,14 +54,23 @@ func selecting(s *corev1.Service) bool {
 	return len(s.Spec.Selector) > 0 && s.Spec.Type != corev1.ServiceTypeExternalName
 }
 
+// contains tells whether the labels have all that the selector asks for.
+func contains(labels, selector map[string]string) bool {
+	for k, v := range selector { // in no order: all must match
+		if have, ok := labels[k]; !ok || have != v {
+			return false
+		}
+	}
+	return true
+}
+
 // backendsOf are the pods that the service selects and that have an address,
 // in the order of their names. They may be not ready, or on their way out.
 func backendsOf(v *kernel.View, s *corev1.Service) []backend {
-	selector := labels.SelectorFromSet(s.Spec.Selector)
 	var out []backend
 	for e := range v.Entries(kinds.Pods.Resource, s.Namespace) {
 		p := e.Object().(*corev1.Pod)
-		if p.Status.PodIP == "" || finished(p) || !selector.Matches(labels.Set(p.Labels)) {
+		if p.Status.PodIP == "" || finished(p) || !contains(p.Labels, s.Spec.Selector) {
 			continue
 		}
 		b := backend{Pod: p}
@@ -148,8 +156,7 @@ func wakeServices(v *kernel.View, e kernel.Event) []kernel.Key {
 		if !selecting(s) {
 			continue
 		}
-		selector := labels.SelectorFromSet(s.Spec.Selector)
-		if pod != nil && selector.Matches(labels.Set(pod.Labels)) || old != nil && selector.Matches(labels.Set(old.Labels)) {
+		if pod != nil && contains(pod.Labels, s.Spec.Selector) || old != nil && contains(old.Labels, s.Spec.Selector) {
 			keys = append(keys, kinds.Services.Key(s.Namespace, s.Name))
 		}
 	}

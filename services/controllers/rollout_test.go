@@ -7,6 +7,8 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"pgregory.net/rapid"
 
@@ -197,13 +199,15 @@ func BenchmarkReplicaSet(b *testing.B) {
 	v := kernel.NewView(testSchema)
 	for i := range 10 {
 		rs := &appsv1.ReplicaSet{Spec: appsv1.ReplicaSetSpec{Replicas: new(int32(benchmarkPods / 10))}}
-		rs.Name, rs.Namespace, rs.UID = fmt.Sprintf("rs%d", i), "default", "rs"
+		rs.Name, rs.Namespace, rs.UID = fmt.Sprintf("rs%d", i), "default", types.UID(fmt.Sprint(i))
+		rs.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": fmt.Sprint(i)}}
 		v = v.With(rs)
 	}
 	for i := range benchmarkPods {
 		p := &corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodRunning}}
 		p.Name, p.Namespace = fmt.Sprintf("p%05d", i), "default"
 		p.Labels = map[string]string{"app": fmt.Sprint(i % 10)}
+		p.OwnerReferences = []metav1.OwnerReference{{UID: types.UID(fmt.Sprint(i % 10)), Controller: new(true)}}
 		v = v.With(p)
 	}
 	v = v.Only(replicaSet.Reads)
