@@ -64,9 +64,11 @@ func defaultNamespace(n *corev1.Namespace) {
 	}
 }
 
-// prepareNamespace makes a new namespace one that is emptied before it goes.
+// prepareNamespace makes a new namespace one that is emptied before it goes,
+// which only the finalize subresource may end.
 func prepareNamespace(now, old *corev1.Namespace) {
 	if old != nil {
+		now.Spec.Finalizers = slices.Clone(old.Spec.Finalizers)
 		return
 	}
 	defaultNamespace(now) // again: by now it has its name
