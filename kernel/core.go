@@ -75,11 +75,12 @@ func NewCore(s Schema, build, instance string, deciders ...Decider) *Core {
 // Start gives the Core the View of the log as it is, and wakes every decision
 // that any object in it wakes. It may be called again, to start over.
 func (c *Core) Start(v *View) {
-	c.view, c.waiting = v, map[task]pending{}
-	for e := range v.All() {
-		c.wake(Event{Entry: e})
-	}
+	c.Reset()
+	c.Apply(v, v.asEvents()...)
 }
+
+// Reset forgets all that waits to be decided: what comes next is everything.
+func (c *Core) Reset() { c.waiting = map[task]pending{} }
 
 // Apply tells the Core of the events that led to the View v.
 func (c *Core) Apply(v *View, es ...Event) {

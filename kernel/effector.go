@@ -26,28 +26,24 @@ type Setter[C any] struct {
 // Run keeps the world as the Mirror's View asks for, until ctx ends.
 func (s Setter[C]) Run(ctx context.Context, m *Mirror, lg zerolog.Logger) error {
 	var set *C
+	concerned := func(e Event) bool { return slices.Contains(s.Reads, e.Key.Resource) }
 	for step := range m.Follow(ctx) {
-		v := step.View
-		concerned := func(e Event) bool { return slices.Contains(s.Reads, e.Key.Resource) }
-		for step.Fresh || slices.ContainsFunc(step.Events, concerned) {
+		for v := step.View; step.Fresh || slices.ContainsFunc(step.Events, concerned); v = m.View() {
 			goal := s.Goal(v)
 			if set != nil && s.Equal(goal, *set) {
 				break
 			}
 			err := s.Set(ctx, goal)
-			if err == nil {
-				set = &goal
+			if set = &goal; err == nil {
 				break
 			}
 			lg.Warn().Err(err).Str("setter", s.Name).Msg("not set; will try again")
-			pause(ctx, retryAfter)
-			if ctx.Err() != nil {
+			if set = nil; !wait(ctx, time.After(retryAfter)) {
 				return nil
 			}
-			v, set = m.View(), nil
 		}
 		if s.At != nil {
-			s.At(v.Seq())
+			s.At(step.View.Seq())
 		}
 	}
 	return nil
@@ -77,7 +73,7 @@ func (s Stepper) Run(ctx context.Context, m *Mirror, lg zerolog.Logger) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	steps, ended, alarms := make(chan Step), make(chan result), make(chan Key)
-	g.Go(func() error { return m.send(ctx, steps) })
+	g.Go(func() error { return m.sendAll(ctx, steps) })
 	woken := map[Key]bool{} // of each thing that is being stepped: meanwhile?
 	timers := map[Key]*time.Timer{}
 	wake := func(k Key) {
@@ -103,7 +99,7 @@ func (s Stepper) Run(ctx context.Context, m *Mirror, lg zerolog.Logger) error {
 	for {
 		select {
 		case step := <-steps:
-			for _, e := range step.all() {
+			for _, e := range step.Events {
 				for _, k := range s.Wakes(step.View, e) {
 					wake(k)
 				}
@@ -123,13 +119,5 @@ func (s Stepper) Run(ctx context.Context, m *Mirror, lg zerolog.Logger) error {
 		case <-ctx.Done():
 			return g.Wait()
 		}
-	}
-}
-
-// send gives v to the reader of a channel, unless ctx ends before.
-func send[T any](ctx context.Context, to chan<- T, v T) {
-	select {
-	case to <- v:
-	case <-ctx.Done():
 	}
 }

@@ -9,14 +9,12 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/rutterhq/rutter/events"
 )
 
 const (
 	ringBytes = 8 << 20 // of bodies that a Mirror keeps for Since
-	foldBatch = 256     // records folded at once at most, and read ahead
+	foldBatch = 256     // records folded at once, while there are many to read
 	// rereadAfter is the wait before a log that failed is read again.
 	rereadAfter = 200 * time.Millisecond
 )
@@ -38,8 +36,8 @@ type Mirror struct {
 }
 
 // Step is a part of the log: the View and the events that led to it, which may
-// be none. The first Step of a reader is Fresh: all that is in its View is new
-// to the reader. It is Fresh again if the log had to be read anew.
+// be none. The first Step of a reader is Fresh: it has an event for every
+// object. It is Fresh again if the log had to be read anew.
 type Step struct {
 	View   *View
 	Events []Event
@@ -78,11 +76,28 @@ func (m *Mirror) At(ctx context.Context, seq Seq) (*View, error) {
 		if v.Seq() >= seq {
 			return v, nil
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
+		if !wait(ctx, changed) {
 			return nil, ctx.Err()
 		}
+	}
+}
+
+// wait waits for a channel, and tells whether it gave something, or was
+// closed, before ctx ended.
+func wait[T any](ctx context.Context, c <-chan T) bool {
+	select {
+	case <-c:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// send gives v to the reader of a channel, unless ctx ends before.
+func send[T any](ctx context.Context, to chan<- T, v T) {
+	select {
+	case to <- v:
+	case <-ctx.Done():
 	}
 }
 
@@ -90,45 +105,20 @@ func (m *Mirror) At(ctx context.Context, seq Seq) (*View, error) {
 // ctx ends.
 func (m *Mirror) Follow(ctx context.Context) iter.Seq[Step] {
 	return func(yield func(Step) bool) {
-		select {
-		case <-m.ready:
-		case <-ctx.Done():
-		}
-		for ctx.Err() == nil {
+		for wait(ctx, m.ready) {
 			v := m.View()
-			if !yield(Step{View: v, Fresh: true}) {
+			more := yield(Step{View: v, Events: v.asEvents(), Fresh: true})
+			for step, err := range m.steps(ctx, v.folds, v.Seq()) {
+				if !more || err != nil {
+					break // on an error it was read anew, or this reader is too slow
+				}
+				more = yield(step)
+			}
+			if !more {
 				return
 			}
-			for step, err := range m.steps(ctx, v.folds, v.Seq()) {
-				if err != nil {
-					break // it was read anew, or this reader was too slow
-				}
-				if !yield(step) {
-					return
-				}
-			}
 		}
 	}
-}
-
-// send is Follow into a channel.
-func (m *Mirror) send(ctx context.Context, to chan<- Step) error {
-	for step := range m.Follow(ctx) {
-		send(ctx, to, step)
-	}
-	return nil
-}
-
-// all returns the events that the reader has not seen: of a Fresh Step one for
-// every object.
-func (s Step) all() []Event {
-	var es []Event
-	if s.Fresh {
-		for e := range s.View.All() {
-			es = append(es, Event{Entry: e})
-		}
-	}
-	return append(es, s.Events...)
 }
 
 // Since yields what happened after the given Seq, and goes on until ctx ends.
@@ -151,27 +141,24 @@ func (m *Mirror) steps(ctx context.Context, at uint64, seen Seq) iter.Seq2[Step,
 	return func(yield func(Step, error) bool) {
 		for {
 			m.mu.Lock()
-			step, changed, first := Step{View: m.view}, m.changed, m.first
-			if at >= first {
-				step.Events = slices.Clone(m.ring[at-first:])
+			step, changed, gone := Step{View: m.view}, m.changed, at < m.first
+			if !gone {
+				step.Events = slices.Clone(m.ring[at-m.first:])
 			}
 			m.mu.Unlock()
 			switch {
-			case at < first:
+			case gone:
 				yield(Step{}, events.ErrGone)
 				return
-			case len(step.Events) > 0 || step.View.Seq() > seen:
-				if !yield(step, nil) {
+			case len(step.Events) == 0 && step.View.Seq() <= seen:
+				if !wait(ctx, changed) {
 					return
 				}
-				at, seen = at+uint64(len(step.Events)), step.View.Seq()
 				continue
-			}
-			select {
-			case <-changed:
-			case <-ctx.Done():
+			case !yield(step, nil):
 				return
 			}
+			at, seen = at+uint64(len(step.Events)), step.View.Seq()
 		}
 	}
 }
@@ -180,63 +167,50 @@ func (m *Mirror) steps(ctx context.Context, at uint64, seen Seq) iter.Seq2[Step,
 // says ErrGone is read from its beginning, and the old View stays until the
 // new one is complete.
 func (m *Mirror) Run(ctx context.Context) error {
-	for from := m.View(); ctx.Err() == nil; from = m.View() {
-		if err := m.read(ctx, from); errors.Is(err, events.ErrGone) {
-			_ = m.read(ctx, NewView(m.schema))
+	for from := m.View(); ctx.Err() == nil; {
+		err := m.read(ctx, from)
+		if from = m.View(); errors.Is(err, events.ErrGone) {
+			from = NewView(m.schema)
 		}
-		pause(ctx, rereadAfter)
+		wait(ctx, time.After(rereadAfter))
 	}
 	return nil
 }
 
-// pause waits, at most until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
-}
-
-// read follows the log from a View on until it fails.
+// read follows the log from a View on until it fails. Nothing is published
+// before the View is where the log ended when it began.
 func (m *Mirror) read(ctx context.Context, v *View) error {
 	end, err := m.log.Last(ctx)
 	if err != nil {
 		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	read := make(chan Record, foldBatch)
-	g.Go(func() error {
-		for r, err := range m.log.Follow(ctx, v.Seq()) {
-			if err != nil {
-				return err
-			}
-			if m.only != nil && !slices.Contains(m.only, r.Key.Resource) {
-				r = Record{Seq: r.Seq}
-			}
-			send(ctx, read, r)
+	var batch []Record
+	var es []Event
+	fresh := v.Seq() == 0
+	fold := func() {
+		var more []Event
+		v, more = v.Fold(batch...)
+		batch, es = batch[:0], append(es, more...)
+		if v.Seq() >= end {
+			v = m.publish(v, es, fresh)
+			fresh, es = false, nil
+		} else if fresh {
+			es = nil // nobody can have seen what was before
 		}
-		return ctx.Err()
-	})
-	g.Go(func() error {
-		at, fresh := v, v.Seq() == 0
-		var es []Event
-		for {
-			if at.Seq() >= end {
-				at, fresh = m.publish(at, es, fresh), false
-			}
-			select {
-			case r := <-read:
-				batch := []Record{r}
-				for len(batch) < foldBatch && len(read) > 0 {
-					batch = append(batch, <-read)
-				}
-				at, es = at.Fold(batch...)
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+	}
+	fold()
+	for r, err := range m.log.Follow(ctx, v.Seq()) {
+		if err != nil {
+			return err
 		}
-	})
-	return g.Wait()
+		if m.only != nil && !slices.Contains(m.only, r.Key.Resource) {
+			r = Record{Seq: r.Seq}
+		}
+		if batch = append(batch, r); r.Seq >= end || len(batch) == foldBatch {
+			fold()
+		}
+	}
+	return ctx.Err()
 }
 
 // publish makes v the newest View. fresh: it was folded anew, so that nobody

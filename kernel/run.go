@@ -21,7 +21,7 @@ func Run(ctx context.Context, log events.Log, m *Mirror, lg zerolog.Logger, buil
 	core := NewCore(m.schema, build, instance, deciders...)
 	g, ctx := errgroup.WithContext(ctx)
 	steps := make(chan Step) // unbuffered: the Mirror's ring is the buffer
-	g.Go(func() error { return m.send(ctx, steps) })
+	g.Go(func() error { return m.sendAll(ctx, steps) })
 	g.Go(func() error {
 		for {
 			appendAll(ctx, log, core, lg)
@@ -32,7 +32,7 @@ func Run(ctx context.Context, log events.Log, m *Mirror, lg zerolog.Logger, buil
 			select {
 			case step := <-steps:
 				if step.Fresh {
-					core.Start(step.View)
+					core.Reset()
 				}
 				core.Apply(step.View, step.Events...)
 			case <-alarm:
@@ -42,6 +42,14 @@ func Run(ctx context.Context, log events.Log, m *Mirror, lg zerolog.Logger, buil
 		}
 	})
 	return g.Wait()
+}
+
+// sendAll is Follow into a channel.
+func (m *Mirror) sendAll(ctx context.Context, to chan<- Step) error {
+	for step := range m.Follow(ctx) {
+		send(ctx, to, step)
+	}
+	return nil
 }
 
 // now is the clock of deciders: without a monotonic part, and in UTC, so that

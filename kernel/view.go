@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/tidwall/btree"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -59,8 +58,7 @@ func (e *Entry) Object() Object {
 // the same log at the same Seq is equal.
 type View struct {
 	seq     Seq
-	folds   uint64    // events folded: a Mirror's positions
-	at      time.Time // of the last event
+	folds   uint64 // events folded: a Mirror's positions
 	schema  Schema
 	entries *btree.Map[string, *Entry] // by Key.String(), tombstones included
 	allowed []Resource                 // what may be read; nil: everything
@@ -111,7 +109,6 @@ func (v *View) Fold(records ...Record) (*View, []Event) {
 				panic(fmt.Sprintf("event %d of %s folded after its event %d: the log is read in order, each event once", r.Seq, r.Key, before.Seq))
 			}
 			folded = append(folded, Event{Entry: e, Before: before})
-			next.at = r.Time
 			next.folds++
 		}
 		next.seq = max(next.seq, r.Seq)
@@ -150,9 +147,6 @@ func (v *View) check(r Resource) {
 // Seq is the Seq of the last event folded.
 func (v *View) Seq() Seq { return v.seq }
 
-// Time is the time of the last event folded.
-func (v *View) Time() time.Time { return v.at }
-
 // Get returns the live object at k, shared.
 func (v *View) Get(k Key) (Object, bool) {
 	if e := v.Entry(k); e != nil && !e.Delete {
@@ -190,6 +184,16 @@ func (v *View) EntriesFrom(r Resource, namespace, after string) iter.Seq[*Entry]
 			return e.Delete || k == after || yield(e)
 		})
 	}
+}
+
+// asEvents returns an event for every live object, as for somebody who has seen
+// none of them.
+func (v *View) asEvents() []Event {
+	var es []Event
+	for e := range v.All() {
+		es = append(es, Event{Entry: e})
+	}
+	return es
 }
 
 // All yields every live object in the order of their Keys.

@@ -151,7 +151,7 @@ func imageCommand() *cobra.Command {
 				return err
 			}
 			for _, i := range images {
-				fmt.Fprintln(c.OutOrStdout(), i.Name)
+				fmt.Fprintln(c.OutOrStdout(), strings.Join(i.Names, " "))
 			}
 			return nil
 		}})
