@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unique"
 )
 
 // The headers of an event: a CloudEvents 1.0 envelope in binary mode, as the
@@ -78,8 +79,8 @@ func FromHeaders(h map[string][]string) (Record, error) {
 		return r, fmt.Errorf("%s is %q, not %q", headerSpec, v, specVersion)
 	}
 	r.ID = p.text(headerID)
-	r.Source = p.text(headerSource)
-	r.Type = p.text(headerType)
+	r.Source = shared(p.text(headerSource))
+	r.Type = shared(p.text(headerType))
 	r.Trace = p.text(headerTrace)
 	r.Note = p.text(headerNote)
 	r.Expect = p.seq(headerExpect)
@@ -110,6 +111,10 @@ func FromHeaders(h map[string][]string) (Record, error) {
 	}
 	return r, p.err
 }
+
+// shared returns a string that equal ones share their bytes with: actors, types
+// and builds are few, and records are kept for long.
+func shared(s string) string { return unique.Make(s).Value() }
 
 // headerParser reads single headers and keeps the first error.
 type headerParser struct {
@@ -216,5 +221,6 @@ func parseDecision(s string) (DecisionRef, error) {
 			return d, err
 		}
 	}
+	d.Decider, d.Build = shared(d.Decider), shared(d.Build)
 	return d, nil
 }

@@ -54,6 +54,7 @@ func (l *Log) Append(ctx context.Context, r events.Record) (events.Seq, error) {
 	if err != nil {
 		return 0, fmt.Errorf("append %s: %w", r.Key, err)
 	}
+	l.saw(seq)
 	return seq, nil
 }
 

@@ -103,7 +103,7 @@ func (f *follower) run(ctx context.Context) error {
 		m, err := ms.Next(js.NextMaxWait(quiet))
 		if errors.Is(err, nats.ErrTimeout) {
 			// The watchdog: a log that has more than we were given, or less.
-			last, err := f.log.Last(ctx)
+			last, err := f.log.readState(ctx)
 			if err != nil {
 				return err
 			}
@@ -128,6 +128,7 @@ func (f *follower) run(ctx context.Context) error {
 		if r.Seq != f.at+1 {
 			return fmt.Errorf("event %d follows %d: %w", r.Seq, f.at, events.ErrGone)
 		}
+		f.log.saw(r.Seq)
 		if f.stopped = !f.yield(r, nil); f.stopped {
 			return nil
 		}

@@ -48,6 +48,7 @@ type Log struct {
 	slots   chan struct{} // one for every Append on its way
 	first   atomic.Uint64 // a Seq that is not above the stream's first one
 	last    lastIndex
+	durable *atomic.Uint64 // the server's, if nobody outside this process writes; else nil
 
 	mu      sync.Mutex        // protects the following fields
 	down    chan struct{}     // closed when the connection is lost; then made anew
@@ -77,14 +78,19 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 		l.ackWait = apiTimeout
 	}
 	l.last.read = l.readLast
+	if s, ok := nc.Opts.InProcessServer.(*Server); ok && s.alone() {
+		l.durable = &s.durable
+	}
 	if l.acks, err = newAcks(nc); err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
 	nc.SetDisconnectErrHandler(func(*nats.Conn, error) { l.lostConnection() })
 	nc.SetClosedHandler(func(*nats.Conn) { l.lostConnection() })
-	if _, err := l.Last(ctx); err != nil {
+	last, err := l.readState(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
+	l.saw(last)
 	return l, nil
 }
 

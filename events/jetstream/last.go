@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	js "github.com/nats-io/nats.go/jetstream"
 
@@ -14,7 +15,13 @@ import (
 // Last is events.Log's. While there is no connection it waits for one. All who
 // ask while a question is under way share the next one: each gets an answer
 // that was asked for after it came.
+//
+// Where the server is this process' own and has no clients outside, nobody is
+// asked: what was acknowledged or shown to anybody went through here.
 func (l *Log) Last(ctx context.Context) (events.Seq, error) {
+	if l.durable != nil && ctx.Err() == nil && !l.nc.IsClosed() {
+		return events.Seq(l.durable.Load()), nil
+	}
 	s, err := l.last.get(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("last: %w", err)
@@ -43,15 +50,22 @@ func (l *Log) readState(ctx context.Context) (events.Seq, error) {
 	if err != nil {
 		return 0, fmt.Errorf("state of stream %s: %w", StreamName, err)
 	}
-	l.raiseFirst(info.State.FirstSeq)
+	raise(&l.first, info.State.FirstSeq)
 	return events.Seq(info.State.LastSeq), nil
 }
 
-// raiseFirst notes that the stream begins at seq or later.
-func (l *Log) raiseFirst(seq uint64) {
+// saw notes that an event is durable, before anybody is told of it.
+func (l *Log) saw(seq events.Seq) {
+	if l.durable != nil {
+		raise(l.durable, uint64(seq))
+	}
+}
+
+// raise makes the value at least as large as n.
+func raise(value *atomic.Uint64, n uint64) {
 	for {
-		has := l.first.Load()
-		if has >= seq || l.first.CompareAndSwap(has, seq) {
+		has := value.Load()
+		if has >= n || value.CompareAndSwap(has, n) {
 			return
 		}
 	}

@@ -58,6 +58,8 @@ type Server struct {
 	lock   *os.File
 	token  string
 	budget int64
+	// durable is the last Seq that any Log of this process knows to be on disk.
+	durable atomic.Uint64
 }
 
 // StartServer starts the server and returns when it is ready. Reading a large
@@ -127,12 +129,18 @@ func (s *Server) Close() error {
 
 // Connect returns a new connection of this process to the server.
 func (s *Server) Connect() (*nats.Conn, error) {
-	nc, err := nats.Connect("", append(connectionOptions(), nats.InProcessServer(s.server), nats.Token(s.token))...)
+	nc, err := nats.Connect("", append(connectionOptions(), nats.InProcessServer(s), nats.Token(s.token))...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the log server in this process: %w", err)
 	}
 	return nc, nil
 }
+
+// InProcessConn makes a pipe to the server, for Connect.
+func (s *Server) InProcessConn() (net.Conn, error) { return s.server.InProcessConn() }
+
+// alone tells whether all clients of the server are in this process.
+func (s *Server) alone() bool { return s.server.Addr() == nil }
 
 // Budget returns how many bytes of disk the log may take: for Options.
 func (s *Server) Budget() int64 { return s.budget }
