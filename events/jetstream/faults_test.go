@@ -106,11 +106,16 @@ func dial(t *testing.T, s *Server, url string, o Options) *Log {
 	if err := s.WriteCredentials(file); err != nil {
 		t.Fatal(err)
 	}
+	o.Budget = s.Budget()
+	return dialFile(t, url, file, o)
+}
+
+func dialFile(t *testing.T, url, file string, o Options) *Log {
+	t.Helper()
 	nc, err := Connect(logtest.Context(t), url, file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Budget = s.Budget()
 	l, err := Open(logtest.Context(t), nc, o)
 	if err != nil {
 		t.Fatal(err)
