@@ -32,6 +32,8 @@ const (
 	// settleWithin bounds the simulated time from the last fault until what the
 	// users asked for is reached. A rollout waits for a deadline at most once.
 	settleWithin = 30 * time.Minute
+	// sumUpWithin is for how long statuses may then still be summed up.
+	sumUpWithin = 10 * time.Second
 	// quietFor is for how long nothing may happen after that.
 	quietFor = 30 * time.Minute
 	// maxRounds bounds the rounds of settling. More is a storm of events.
@@ -277,6 +279,9 @@ func (w *World) calmDown() error {
 	if err := w.rest(w.now.Add(settleWithin), true); err != nil {
 		return err
 	}
+	if err := w.rest(w.now.Add(sumUpWithin), false); err != nil {
+		return err
+	}
 	at := len(w.records)
 	if err := w.rest(w.now.Add(quietFor), false); err != nil {
 		return err
@@ -312,6 +317,7 @@ func (w *World) rest(until time.Time, stop bool) error {
 		}
 		next := w.next()
 		if next.IsZero() || next.After(until) {
+			w.now = until
 			return missing
 		}
 		w.now = next
