@@ -114,6 +114,16 @@ func TestUDP(t *testing.T) {
 		t.Errorf("directly to a backend: %+v, want its own address", a)
 	}
 
+	// Two services that lead to one backend: the answer is for the last question.
+	set(t, d, svcFor(UDP, vip, backends[0]), svcFor(UDP, vip2, backends[0]))
+	a = c.ask("udp", 3, vip, vip2)
+	for i, p := range a.Peers {
+		if want := []string{vip, vip2}[i%2]; p != want {
+			t.Errorf("of one backend, answer %d came from %s, want %s", i, p, want)
+		}
+	}
+	set(t, d, svcFor(UDP, vip, backends...))
+
 	// The socket stays with its backend for as long as that is one, and then moves.
 	kept = c.ask("udp", 1, vip).Names[0]
 	set(t, d, svcFor(UDP, vip, kept, "10.42.0.20:5353"))

@@ -1,9 +1,11 @@
 package bpf
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
@@ -211,5 +213,23 @@ func TestObject(t *testing.T) {
 	var specs serviceSpecs
 	if err := spec.Assign(&specs); err != nil {
 		t.Error(err)
+	}
+}
+
+// The committed object was made from the committed source: go generate.
+func TestGeneratedIsCurrent(t *testing.T) {
+	sums, err := os.ReadFile("service.sum")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(sums)) {
+		want, file, _ := strings.Cut(strings.TrimSpace(line), "  ")
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprintf("%x", sha256.Sum256(source)); got != want {
+			t.Errorf("%s has changed since go generate ./bpf was run", file)
+		}
 	}
 }

@@ -103,7 +103,8 @@ struct flow {
 
 struct flows {
 	struct flow flow[FLOWS];
-	__u32 next;
+	__u32 next; /* to be replaced */
+	__u32 last; /* used to send: two services may have led to one backend */
 };
 
 /* Connected sockets: TCP, and UDP after connect(2). */
@@ -299,6 +300,7 @@ INLINE void remember(struct flows *flows, struct address *dst, struct address *b
 	flow->gen = SVC_GEN(state);
 	flow->vport = dst->port;
 	WRITE_ONCE(flows->next, i + 1);
+	WRITE_ONCE(flows->last, i);
 }
 
 /* sendmsg(2) of an unconnected socket to dst. */
@@ -328,6 +330,7 @@ INLINE int on_sendmsg(struct bpf_sock_addr *ctx, struct address *dst)
 				continue;
 			dst->ip = flows->flow[i].ip;
 			dst->port = flows->flow[i].port;
+			WRITE_ONCE(flows->last, i);
 			count(KEPT);
 			return ALLOW;
 		}
@@ -368,6 +371,8 @@ INLINE int reverse(struct bpf_sock_addr *ctx, struct address *src)
 	flows = bpf_sk_storage_get(&unconnected, ctx->sk, 0, 0);
 	if (!flows)
 		return 0;
+	if (reversed(&flows->flow[READ_ONCE(flows->last) & (FLOWS - 1)], src))
+		return 1;
 #pragma unroll
 	for (i = 0; i < FLOWS; i++)
 		if (reversed(&flows->flow[i], src))

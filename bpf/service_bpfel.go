@@ -40,6 +40,7 @@ type serviceFlows struct {
 	_    structs.HostLayout
 	Flow [4]serviceFlow
 	Next uint32
+	Last uint32
 }
 
 type serviceSlotKey struct {
