@@ -6,8 +6,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/validate/content"
-	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -120,8 +118,9 @@ const (
 )
 
 // validateEvent checks an Event by the rules of core/v1: those without an
-// eventTime are old ones and need little.
-func validateEvent(now, old *corev1.Event) field.ErrorList {
+// eventTime are old ones and need little. Of the metadata only the rules of
+// all kinds hold, which are not the row's.
+func validateEvent(now, _ *corev1.Event) field.ErrorList {
 	var errs field.ErrorList
 	path := field.NewPath("involvedObject", "namespace")
 	of := now.InvolvedObject.Namespace
@@ -134,18 +133,6 @@ func validateEvent(now, old *corev1.Event) field.ErrorList {
 	}
 	if !now.EventTime.IsZero() {
 		errs = append(errs, validateNewEvent(now)...)
-	}
-	if old != nil {
-		return append(errs, validateMetaUpdate(now, old)...)
-	}
-	if len(errs) == 0 {
-		segment := func(name string, prefix bool) []string {
-			if prefix {
-				return content.IsPathSegmentPrefix(name)
-			}
-			return content.IsPathSegmentName(name)
-		}
-		errs = apivalidation.ValidateObjectMetaAccessor(now, true, segment, metadataPath)
 	}
 	return errs
 }

@@ -62,11 +62,11 @@ func isIPAddressName(name string, _ bool) []string {
 // validateIPAddress checks the address and whose it is, which never changes.
 func validateIPAddress(now, old *networkingv1.IPAddress) field.ErrorList {
 	path := field.NewPath("spec", "parentRef")
-	if old != nil {
-		errs := validateMetaUpdate(now, old)
-		return append(errs, apivalidation.ValidateImmutableField(now.Spec.ParentRef, old.Spec.ParentRef, path)...)
-	}
 	errs := validateObjectMeta(now, false, isIPAddressName)
+	if old != nil {
+		errs = append(errs, validateMetaUpdate(now, old)...)
+		errs = append(errs, apivalidation.ValidateImmutableField(now.Spec.ParentRef, old.Spec.ParentRef, path)...)
+	}
 	parent := now.Spec.ParentRef
 	if parent == nil {
 		return append(errs, field.Required(path, ""))

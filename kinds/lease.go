@@ -21,6 +21,7 @@ var Leases = &Kind[*coordinationv1.Lease]{
 	},
 	New:      func() *coordinationv1.Lease { return &coordinationv1.Lease{} },
 	NewList:  func() runtime.Object { return &coordinationv1.LeaseList{} },
+	Prepare:  prepareLease,
 	Validate: validateLease,
 	Columns: []Column[*coordinationv1.Lease]{
 		nameColumn[*coordinationv1.Lease](),
@@ -41,6 +42,17 @@ var Leases = &Kind[*coordinationv1.Lease]{
 // leaseStrategies are the ways of choosing a holder that need no domain in
 // their name.
 var leaseStrategies = []coordinationv1.CoordinatedLeaseStrategy{coordinationv1.OldestEmulationVersion}
+
+// prepareLease drops what chooses among candidates, which Kubernetes has behind
+// a gate that is off, unless the lease has it already.
+func prepareLease(now, old *coordinationv1.Lease) {
+	if old == nil || old.Spec.Strategy == nil {
+		now.Spec.Strategy = nil
+	}
+	if old == nil || old.Spec.PreferredHolder == nil {
+		now.Spec.PreferredHolder = nil
+	}
+}
 
 // validateLease checks durations and the strategy.
 func validateLease(now, old *coordinationv1.Lease) field.ErrorList {

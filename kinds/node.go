@@ -58,10 +58,16 @@ var Nodes = &Kind[*corev1.Node]{
 }
 
 // defaultNode makes everything that the node has available to pods, unless it
-// says otherwise.
+// says otherwise, and brings its pod range and the list of them in step.
 func defaultNode(n *corev1.Node) {
 	if n.Status.Allocatable == nil && n.Status.Capacity != nil {
 		n.Status.Allocatable = n.Status.Capacity.DeepCopy()
+	}
+	switch one, all := n.Spec.PodCIDR, n.Spec.PodCIDRs; {
+	case one != "" && (len(all) == 0 || all[0] != one): // by a client that knows only the one
+		n.Spec.PodCIDRs = []string{one}
+	case len(all) > 0:
+		n.Spec.PodCIDR = all[0]
 	}
 	roundUp(n.Status.Capacity)
 	roundUp(n.Status.Allocatable)

@@ -11,6 +11,8 @@ import (
 	"reflect"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/rutterhq/rutter/kernel"
@@ -172,19 +174,33 @@ func Run(row kinds.Row, c Case) *Outcome {
 			part(o, "Status").SetZero()
 		}
 		row.PrepareObject(o, nil)
-		out.Errors = Errors(row.ValidateObject(o, nil, ""))
+		errs := row.ValidateObject(o, nil, "")
+		if len(errs) == 0 {
+			errs = common(o, nil, info)
+		}
+		out.Errors = Errors(errs)
 	case Update:
 		if info.Status {
 			part(o, "Status").Set(part(old.DeepCopyObject(), "Status"))
 		}
 		row.PrepareObject(o, old)
-		out.Errors = Errors(row.ValidateObject(o, old, ""))
+		out.Errors = Errors(append(common(o, old, info), row.ValidateObject(o, old, "")...))
 	case Status:
 		part(o, "Spec").Set(part(old.DeepCopyObject(), "Spec"))
-		out.Errors = Errors(row.ValidateObject(o, old, "status"))
+		out.Errors = Errors(append(common(o, old, info), row.ValidateObject(o, old, "status")...))
 	}
 	out.Prepared = Plain(o)
 	return out
+}
+
+// common are the rules for the metadata of every kind, which Finish checks.
+func common(o, old kernel.Object, i *kinds.Info) field.ErrorList {
+	at := field.NewPath("metadata")
+	errs := validation.ValidateObjectMetaAccessor(o, !i.Cluster, path.ValidatePathSegmentName, at)
+	if old != nil {
+		errs = append(errs, validation.ValidateObjectMetaAccessorUpdate(o, old, at)...)
+	}
+	return errs
 }
 
 // part is a field of the struct behind o, settable.
