@@ -1,9 +1,11 @@
 package scheduler
 
 import (
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/rutterhq/rutter/kernel"
@@ -19,6 +21,8 @@ type cluster struct {
 	placed     []placed
 	termed     []placed                     // those of placed that have affinity terms
 	namespaces map[string]map[string]string // labels by name
+
+	stuck map[string]stuck // by owner, a pod of it that fits nowhere
 
 	// Of the pod that is looked at; kept for their memory.
 	feasible []candidate
@@ -58,7 +62,7 @@ type pod struct {
 }
 
 func newCluster(v *kernel.View) *cluster {
-	c := &cluster{byName: map[string]*node{}, namespaces: map[string]map[string]string{}, rejected: map[string]int{}}
+	c := &cluster{byName: map[string]*node{}, namespaces: map[string]map[string]string{}, stuck: map[string]stuck{}, rejected: map[string]int{}}
 	for _, n := range kinds.Nodes.List(v, "") {
 		one := &node{
 			Node: n, name: n.Name, allocatable: amountsOf(n.Status.Allocatable),
@@ -157,4 +161,27 @@ func (h hostPort) clashes(with []hostPort) bool {
 	return slices.ContainsFunc(with, func(o hostPort) bool {
 		return h.port == o.port && h.protocol == o.protocol && (h.ip == o.ip || h.ip == "0.0.0.0" || o.ip == "0.0.0.0")
 	})
+}
+
+// stuck is a pod that fits nowhere, and why.
+type stuck struct {
+	*pod
+	why string
+}
+
+// stuckLike tells whether the pod is like another of its owner that was found
+// to fit nowhere, and why: of a thousand equal pods too many, one is looked at.
+// What is placed in between only takes more away, unless the pod wants to be
+// near others.
+func (c *cluster) stuckLike(p *pod) (string, bool) {
+	s, ok := c.stuck[p.owner]
+	if !ok || p.owner == "" || p.terms != nil || len(p.spread) > 0 || len(p.ports) > 0 || p.request.other != nil {
+		return "", false
+	}
+	a, b := &p.Pod.Spec, &s.Pod.Spec
+	alike := s.terms == nil && len(s.spread) == 0 && len(s.ports) == 0 && s.request.other == nil &&
+		p.request.cpu == s.request.cpu && p.request.memory == s.request.memory && p.request.storage == s.request.storage &&
+		p.Namespace == s.Namespace && maps.Equal(p.Labels, s.Labels) && maps.Equal(a.NodeSelector, b.NodeSelector) &&
+		apiequality.Semantic.DeepEqual(a.Affinity, b.Affinity) && apiequality.Semantic.DeepEqual(a.Tolerations, b.Tolerations)
+	return s.why, alike
 }

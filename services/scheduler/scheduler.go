@@ -115,12 +115,17 @@ func decide(v *kernel.View, _ kernel.Key, now time.Time) kernel.Decision {
 			break
 		}
 		p := c.newPod(pod)
-		if chosen, trace := c.choose(p); chosen != nil {
-			d.Changes = append(d.Changes, kinds.Pods.Put(bound(pod, chosen.name, now), "pod.bound", trace))
-			c.place(p, chosen)
-			continue
+		why, known := c.stuckLike(p)
+		if !known {
+			if chosen, trace := c.choose(p); chosen != nil {
+				d.Changes = append(d.Changes, kinds.Pods.Put(bound(pod, chosen.name, now), "pod.bound", trace))
+				c.place(p, chosen)
+				continue
+			}
+			why = c.explain()
+			c.stuck[p.owner] = stuck{p, why}
 		}
-		change, revisit := unschedulable(v, pod, c.explain(), now)
+		change, revisit := unschedulable(v, pod, why, now)
 		if change != nil {
 			d.Changes = append(d.Changes, *change)
 		}

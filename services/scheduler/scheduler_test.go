@@ -71,6 +71,12 @@ func TestNeverOvercommits(t *testing.T) {
 			if rapid.IntRange(0, 4).Draw(t, "apart") == 0 {
 				p.Spec.Affinity = apart(p.Labels)
 			}
+			if owner := rapid.SampledFrom([]string{"", "x", "y"}).Draw(t, "owner"); owner != "" {
+				p.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Name: owner, UID: types.UID(owner), Controller: new(true)}}
+				if rapid.Bool().Draw(t, "alike") {
+					p.Spec.Containers[0].Resources = testPod("", 700, 512<<20).Spec.Containers[0].Resources
+				}
+			}
 			if rapid.IntRange(0, 6).Draw(t, "port") == 0 {
 				p.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080, Protocol: corev1.ProtocolTCP}}
 			}
@@ -247,5 +253,28 @@ func TestSpreadConstraints(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// BenchmarkDecideStuck is one decision while 5,000 equal pods fit on none of
+// 1,000 nodes and have been told so.
+func BenchmarkDecideStuck(b *testing.B) {
+	var objects []kernel.Object
+	for i := range 1000 {
+		objects = append(objects, testNode(fmt.Sprintf("n%04d", i), 100, 64<<30, 110))
+	}
+	for i := range 5000 {
+		p := testPod(fmt.Sprintf("p%05d", i), 250, 256<<20)
+		p.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Name: "web", UID: "web", Controller: new(true)}}
+		setScheduled(p, corev1.PodCondition{
+			Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/1000 nodes are available: 1000 Insufficient cpu.",
+		}, kerneltest.Start)
+		objects = append(objects, p)
+	}
+	v := world(objects...).Only(Decider.Reads)
+	for b.Loop() {
+		if d := Decider.Decide(v, queue, kerneltest.Start); len(d.Changes) != 0 {
+			b.Fatalf("%d changes, want none: %s", len(d.Changes), d.Changes[0].Note)
+		}
 	}
 }
