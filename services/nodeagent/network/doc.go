@@ -33,5 +33,7 @@
 // # What it does not do
 //
 // Routes between nodes need the nodes to be neighbours; there is no tunnel.
-// It sets up IPv4. A host firewall that drops what is forwarded must let the pods' range pass.
+// It sets up IPv4. Where iptables' FORWARD chain drops by policy, as Docker
+// sets it, pods get a rule to pass; other firewalls that drop what is forwarded must
+// be told of the pods' range.
 package network

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -378,6 +379,60 @@ func TestTeardownLeavesNothing(t *testing.T) {
 	}
 	if diff := cmp.Diff(before, node.state(cfg.RunDir)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A host that drops what is forwarded, as Docker leaves it, forwards pods' packets.
+func TestForwardPolicyDrop(t *testing.T) {
+	node := newSpace(t)
+	node.run("ip", "link", "set", "lo", "up")
+	node.run("nft", "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority filter; policy drop; }; add rule ip filter FORWARD ip saddr 192.0.2.1 accept")
+	cfg := testConfig(t, "10.42.1.0/24")
+	before := node.state(cfg.RunDir)
+	n := node.up(cfg)
+	a, _ := node.attach(n, "a")
+	b, _ := node.attach(n, "b")
+	b.serve("0.0.0.0:80")
+	a.wantSeen("10.42.1.3:80", "10.42.1.2")
+	if err := n.Setup(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Count(node.run("nft", "list", "ruleset"), passMark); got != 2 {
+		t.Errorf("after a second Setup there are %d rules to pass, want 2", got)
+	}
+	if err := n.Teardown(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, node.state(cfg.RunDir)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAttachAtOnce(t *testing.T) {
+	node := newSpace(t)
+	n := node.up(testConfig(t, "10.42.1.0/24"))
+	var g errgroup.Group
+	seen := make([]netip.Addr, 30)
+	start := time.Now()
+	for i := range seen {
+		g.Go(func() (err error) {
+			_, seen[i], err = n.Attach(context.Background(), fmt.Sprint("pod-", i))
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d pods in %s", len(seen), time.Since(start))
+	slices.SortFunc(seen, netip.Addr.Compare)
+	if len(slices.Compact(seen)) != 30 {
+		t.Errorf("addresses were given twice: %v", seen)
+	}
+	for i := range seen {
+		g.Go(func() error { return n.Detach(context.Background(), fmt.Sprint("pod-", i)) })
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -134,7 +134,10 @@ func (n *Network) setup(ctx context.Context) error {
 	if err := n.forward(); err != nil {
 		return err
 	}
-	return n.nft(ctx, n.rules())
+	if err := n.nft(ctx, n.rules()); err != nil {
+		return err
+	}
+	return n.pass(ctx)
 }
 
 const forwardFile = "/proc/sys/net/ipv4/ip_forward"
@@ -164,7 +167,7 @@ func (n *Network) forwarded() string { return filepath.Join(n.cfg.RunDir, "ip_fo
 // Teardown takes away all that Setup and Attach made, and what earlier
 // processes left. It goes on after errors and returns them all.
 func (n *Network) Teardown(ctx context.Context) error {
-	errs := []error{n.Sweep(ctx, nil), n.nft(ctx, unrule), n.teardownRoutes()}
+	errs := []error{n.Sweep(ctx, nil), n.nft(ctx, unrule), n.unpass(ctx), n.teardownRoutes()}
 	if lo, err := n.nl.LinkByName("lo"); err != nil {
 		errs = append(errs, fmt.Errorf("find lo: %w", err))
 	} else {

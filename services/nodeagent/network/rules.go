@@ -3,9 +3,11 @@ package network
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"regexp"
 	"strings"
 )
 
@@ -93,4 +95,62 @@ func (n *Network) nft(ctx context.Context, script string) error {
 		}
 		return nil
 	})
+}
+
+// The chain in which iptables' FORWARD rules are kept, since iptables became a
+// front end of nftables.
+const forwardChain = "ip filter FORWARD"
+
+// passMark is the comment on the rules that this package puts there.
+const passMark = "rutter pods"
+
+// passRule is a line of nft --handle list chain, of a rule of ours.
+var passRule = regexp.MustCompile(`comment "` + passMark + `" # handle (\d+)`)
+
+// pass lets the pods' packets through where another program has the host drop
+// what is forwarded, as Docker does.
+func (n *Network) pass(ctx context.Context) error {
+	chain, err := n.chain(ctx)
+	if err != nil || !strings.Contains(chain, "policy drop") || passRule.MatchString(chain) {
+		return err
+	}
+	var b strings.Builder
+	for _, direction := range []string{"saddr", "daddr"} {
+		fmt.Fprintf(&b, "insert rule %s ip %s %s accept comment %q\n", forwardChain, direction, n.cfg.ClusterRange.Masked(), passMark)
+	}
+	if err := n.nft(ctx, b.String()); err != nil {
+		return fmt.Errorf("let pods' packets pass: %w", err)
+	}
+	return nil
+}
+
+// unpass removes the rules of pass.
+func (n *Network) unpass(ctx context.Context) error {
+	chain, err := n.chain(ctx)
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	for _, rule := range passRule.FindAllStringSubmatch(chain, -1) {
+		fmt.Fprintf(&b, "delete rule %s handle %s\n", forwardChain, rule[1])
+	}
+	if b.Len() == 0 {
+		return nil
+	}
+	return n.nft(ctx, b.String())
+}
+
+// chain lists the chain that forwardChain names; empty if there is none.
+func (n *Network) chain(ctx context.Context) (list string, err error) {
+	err = n.onNode(func() error {
+		args := append([]string{"--handle", "list", "chain"}, strings.Fields(forwardChain)...)
+		out, err := exec.CommandContext(ctx, "nft", args...).Output()
+		var failed *exec.ExitError
+		if err != nil && !errors.As(err, &failed) {
+			return fmt.Errorf("nft (of the package nftables): %w", err)
+		}
+		list = string(out)
+		return nil
+	})
+	return list, err
 }
