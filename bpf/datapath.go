@@ -165,10 +165,7 @@ func (d *Datapath) reload() error {
 		return err
 	}
 	d.have = c.services
-	d.retired = nil
-	if len(c.old) > 0 {
-		d.retired = []retiree{{since: time.Now(), slots: c.old}}
-	}
+	d.retire(c.old)
 	// An id that old slots have must not come again before they are gone.
 	d.ids.used = map[uint32]bool{}
 	for _, k := range c.old {
@@ -244,6 +241,21 @@ func (d *Datapath) apply(p *plan) error {
 	}
 	maps.Copy(d.have, p.changed)
 	return nil
+}
+
+// retire notes slots that no service names any longer, but for those that it
+// was told of before: they have waited since then.
+func (d *Datapath) retire(slots []serviceSlotKey) {
+	known := map[serviceSlotKey]bool{}
+	for _, r := range d.retired {
+		for _, k := range r.slots {
+			known[k] = true
+		}
+	}
+	slots = slices.DeleteFunc(slices.Clone(slots), func(k serviceSlotKey) bool { return known[k] })
+	if len(slots) > 0 {
+		d.retired = append(d.retired, retiree{since: time.Now(), slots: slots})
+	}
 }
 
 // bury removes the slots that were retired long enough ago. It is called by

@@ -3,6 +3,8 @@
 package bpf
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -307,6 +309,24 @@ func TestKilledInAnUpdate(t *testing.T) {
 	// The update from b1, b2 to b2, b3 retired two slots.
 	if len(left.old) != 2 || len(left.unborn) != 0 || len(left.members) != 0 {
 		t.Errorf("left over: %+v", left)
+	}
+}
+
+// After a failed update the maps are read again. Slots that waited to be
+// removed wait no longer for that: or a full map would never have room again.
+func TestFailedUpdate(t *testing.T) {
+	d := open(t, Config{Node: testNode(t, "a")})
+	b1, b2 := "10.42.0.11:8080", "10.42.0.12:8080"
+	set(t, d, svcFor(TCP, vip, b1))
+	set(t, d, svcFor(TCP, vip, b2))
+	if err := d.Set(context.Background(), []Service{svcFor(TCP, vip), svcFor(TCP, vip)}); !errors.Is(err, errTwice) {
+		t.Fatal(err)
+	}
+	d.retired[0].since = d.retired[0].since.Add(-retirement) // as if that time had gone by
+	set(t, d, svcFor(TCP, vip, b2))
+	left, err := readMaps(&d.objects.serviceMaps)
+	if err != nil || len(left.old) > 0 || len(left.services) != 1 {
+		t.Errorf("the maps hold %+v, %v", left, err)
 	}
 }
 
