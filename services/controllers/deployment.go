@@ -365,6 +365,10 @@ func (r *rollout) decision(v *kernel.View, k kernel.Key) kernel.Decision {
 		d.Revisit = earlier(d.Revisit, at)
 		return d
 	}
-	d.Changes = append(d.Changes, kinds.Deployments.Put(r.d, "", strings.Join(r.notes, "; ")))
+	ceType := ""
+	if len(r.notes) > 0 {
+		ceType = "deployment.scaled" // what kubectl describe shows as ScalingReplicaSet
+	}
+	d.Changes = append(d.Changes, kinds.Deployments.Put(r.d, ceType, strings.Join(r.notes, "; ")))
 	return d
 }
