@@ -15,6 +15,6 @@ func newCheckers(w *World) []checker {
 	w.surge = &surge{w: w}
 	w.replays = &replays{w: w, dropped: map[place]bool{}}
 	return []checker{
-		&bindings{}, newReplicas(w), w.surge, &envelopes{deciders: w.Deciders}, w.replays, &views{w: w},
+		&bindings{}, newReplicas(w), w.surge, &endpoints{w: w}, &envelopes{deciders: w.Deciders}, w.replays, &views{w: w},
 	}
 }

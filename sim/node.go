@@ -80,14 +80,40 @@ type node struct {
 	name string
 	view *kernel.View
 	due  map[string]time.Time // of each pod's next step, by uid and step
+	mute bool                 // nobody hears of it, and it hears of nobody
 }
 
 func newNode(w *World, name string) *node {
 	return &node{w: w, name: name, view: w.view(), due: map[string]time.Time{}}
 }
 
+// silence takes the node from the cluster, or brings it back: the door tells.
+func (n *node) silence(mute bool) {
+	o, ok := kinds.Nodes.Get(n.w.view(), "", n.name)
+	if !ok || n.mute == mute {
+		return
+	}
+	n.mute = mute
+	changed := o.DeepCopy()
+	for i := range changed.Status.Conditions {
+		if c := &changed.Status.Conditions[i]; c.Type == corev1.NodeReady {
+			c.LastTransitionTime = metav1.NewTime(n.w.now)
+			if c.Status = corev1.ConditionTrue; mute {
+				c.Status = corev1.ConditionUnknown
+			}
+		}
+	}
+	wr := kernel.Write{Key: kinds.Nodes.Key("", n.name), Verb: kernel.Update, Subresource: kernel.Whole, Old: o, New: changed}
+	if err := n.w.write("door", n.w.view(), wr); err != nil {
+		n.w.fail(err)
+	}
+}
+
 // step reads, and does one step of one pod that is due.
 func (n *node) step() bool {
+	if n.mute {
+		return false
+	}
 	read := n.view.Seq() < n.w.view().Seq()
 	if !n.w.chance(3) {
 		n.view = n.w.view()

@@ -3,6 +3,8 @@ package sim
 import (
 	"bytes"
 	"flag"
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -26,6 +28,7 @@ func TestSeeds(t *testing.T) {
 		from, to = *seed, *seed
 	}
 	var sum Result
+	types := map[string]int{}
 	for s := from; s <= to; s++ {
 		w, err := Run(options(s))
 		if err != nil {
@@ -39,9 +42,15 @@ func TestSeeds(t *testing.T) {
 		sum.Lost += r.Lost
 		sum.Late += r.Late
 		sum.Simulated += r.Simulated
+		for _, rec := range w.Records() {
+			types[rec.Source+" "+rec.Type]++
+		}
 	}
 	t.Logf("%d seeds: %.1f simulated hours, %d events, %d crashes, %d conflicts, %d lost answers, %d late writes",
 		to-from+1, sum.Simulated.Hours(), sum.Events, sum.Crashes, sum.Conflicts, sum.Lost, sum.Late)
+	for _, what := range slices.Sorted(maps.Keys(types)) {
+		t.Logf("%7d %s", types[what], what)
+	}
 	if sum.Crashes == 0 || sum.Lost == 0 || sum.Conflicts == 0 {
 		t.Error("too little went wrong")
 	}

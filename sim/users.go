@@ -144,7 +144,10 @@ func reached(w *World) error {
 		}
 		wanted[string(rs.UID)] = true
 	}
-	return reachedPods(w, v, wanted)
+	if err := reachedPods(w, v, wanted); err != nil {
+		return err
+	}
+	return reachedEndpoints(v)
 }
 
 // reachedPods counts the pods, which are to have one of the owners.
@@ -173,6 +176,33 @@ func reachedPods(w *World, v *kernel.View, owners map[string]bool) error {
 	}
 	if n := len(kinds.Pods.List(v, "")); int32(n) != total {
 		return fmt.Errorf("there are %d pods, %d are wanted", n, total)
+	}
+	return nil
+}
+
+// reachedEndpoints compares what the Services lead to with the ready pods.
+func reachedEndpoints(v *kernel.View) error {
+	for _, s := range kinds.Services.List(v, "") {
+		missing := map[string]bool{}
+		for _, p := range kinds.Pods.List(v, s.Namespace) {
+			if p.Labels["app"] == s.Name {
+				missing[p.Status.PodIP] = true
+			}
+		}
+		for _, slice := range kinds.EndpointSlices.List(v, s.Namespace) {
+			if slice.Labels["kubernetes.io/service-name"] != s.Name {
+				continue
+			}
+			for _, e := range slice.Endpoints {
+				if !missing[e.Addresses[0]] {
+					return fmt.Errorf("service %s: its endpoint %s is no pod's, or is there twice", s.Name, e.Addresses[0])
+				}
+				delete(missing, e.Addresses[0])
+			}
+		}
+		if len(missing) > 0 {
+			return fmt.Errorf("service %s: %d pods are not among its endpoints", s.Name, len(missing))
+		}
 	}
 	return nil
 }

@@ -152,6 +152,15 @@ func (w *World) populate() {
 			},
 		})
 	}
+	for i := range maxDeployments {
+		w.create("user:admin", &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Name: deploymentName(i), Namespace: namespace},
+			Spec: corev1.ServiceSpec{
+				Selector: map[string]string{"app": deploymentName(i)}, ClusterIP: fmt.Sprintf("10.43.1.%d", i+1),
+				Ports: []corev1.ServicePort{{Port: 80}},
+			},
+		})
+	}
 }
 
 // view is the true View: of all that happened.
@@ -176,10 +185,14 @@ func (w *World) step() {
 		w.users.step()
 	case n < 86:
 		w.landLate()
+	case n == 86:
+		w.nodes[w.rng.IntN(len(w.nodes))].silence(w.rng.IntN(3) == 0)
 	case n < 99:
 		w.now = w.now.Add(w.between(0, 200*time.Millisecond))
-	default:
+	case w.rng.IntN(8) > 0:
 		w.now = w.now.Add(w.between(0, 20*time.Second))
+	default: // long enough for evictions
+		w.now = w.now.Add(w.between(0, 10*time.Minute))
 	}
 }
 
@@ -263,6 +276,9 @@ func (w *World) fail(err error) {
 func (w *World) settle() error {
 	for len(w.late) > 0 {
 		w.landLate()
+	}
+	for _, n := range w.nodes {
+		n.silence(false)
 	}
 	found := w.calmDown()
 	if w.broken != nil {
