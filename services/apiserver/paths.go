@@ -1,0 +1,106 @@
+package apiserver
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	stdlog "log"
+	"net/http"
+	"runtime"
+	"slices"
+
+	"github.com/rs/zerolog"
+	"k8s.io/apimachinery/pkg/version"
+)
+
+// The version of the Kubernetes API that is spoken.
+const (
+	apiMajor   = "1"
+	apiMinor   = "37"
+	apiVersion = "v1.37.0"
+)
+
+// specialPaths are the fixed paths that are not discovery.
+func (s *Server) specialPaths() map[string]http.HandlerFunc {
+	m := map[string]http.HandlerFunc{
+		"/version":                          s.serveVersion,
+		"/healthz":                          s.serveAlive,
+		"/livez":                            s.serveAlive,
+		"/readyz":                           s.serveReady,
+		"/healthz/ping":                     s.serveAlive,
+		"/livez/ping":                       s.serveAlive,
+		"/readyz/ping":                      s.serveAlive,
+		"/metrics":                          s.serveMetrics,
+		"/.well-known/openid-configuration": s.serveIssuer,
+		"/openid/v1/jwks":                   s.serveKeys,
+	}
+	return m
+}
+
+// paths are all that the root lists.
+func (s *Server) paths() []string {
+	out := []string{"/api", "/apis", "/openapi/v2", "/openapi/v3"}
+	for _, v := range s.routes.versions[""] {
+		out = append(out, "/api/"+v)
+	}
+	for _, g := range s.routes.groups {
+		out = append(out, "/apis/"+g)
+		for _, v := range s.routes.versions[g] {
+			out = append(out, "/apis/"+g+"/"+v)
+		}
+	}
+	for p := range s.special {
+		out = append(out, p)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (s *Server) serveVersion(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, version.Info{Major: apiMajor, Minor: apiMinor, GitVersion: apiVersion + "+rutter-" + s.cfg.Version,
+		GoVersion: runtime.Version(), Compiler: runtime.Compiler, Platform: fmt.Sprintf("%s/%s", runtime.GOOS, runtime.GOARCH)})
+}
+
+func (s *Server) serveAlive(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = io.WriteString(w, "ok") // the client may have left
+}
+
+// serveReady answers ok once the log was read and the first objects are there.
+func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
+	select {
+	case <-s.started:
+		s.serveAlive(w, r)
+	default:
+		http.Error(w, "[-]log: not read to its end yet\nreadyz check failed", http.StatusInternalServerError)
+	}
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	body, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", typeJSON)
+	_, _ = w.Write(body) // the client may have left
+}
+
+func (r *request) writePlain(v any) error {
+	writeJSON(r.w, v)
+	return nil
+}
+
+// quietLog sends what net/http has to say to the service's log: mostly
+// handshakes that were broken off.
+func quietLog(l zerolog.Logger) *stdlog.Logger {
+	return stdlog.New(debugWriter{l}, "", 0)
+}
+
+type debugWriter struct{ l zerolog.Logger }
+
+// Write implements io.Writer.
+func (w debugWriter) Write(p []byte) (int, error) {
+	w.l.Debug().Bytes("said", p).Msg("http server")
+	return len(p), nil
+}

@@ -1,0 +1,385 @@
+package apiserver
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/rutterhq/rutter/kernel"
+	"github.com/rutterhq/rutter/kinds"
+)
+
+const (
+	// claimTries bounds how many addresses are tried one after the other when
+	// others take each of them first.
+	claimTries = 64
+	// staticMax bounds the lower part of the range that is left to addresses
+	// asked for by name as long as the upper has free ones (KEP-3070).
+	staticMax = 256
+	// claimMark changes whenever a claim is taken over by a service of the
+	// same name, so that whoever is about to release it loses the race.
+	claimMark = "rutter.dev/claim"
+	// The node ports: kube-apiserver's default range.
+	nodePortFirst, nodePortLast = 30000, 32767
+)
+
+var (
+	addressesResource = kernel.Resource{Group: "networking.k8s.io", Plural: "ipaddresses"}
+	servicesResource  = kernel.Resource{Plural: "services"}
+)
+
+// claim gives an object the values that must be unique in the cluster, before
+// it is written. o is the writer's own; old is nil for a create.
+func (s *Server) claim(ctx context.Context, v *kernel.View, o, old kernel.Object, by author, dryRun bool) error {
+	svc, ok := o.(*corev1.Service)
+	if !ok {
+		return nil
+	}
+	before, _ := old.(*corev1.Service)
+	s.keepServiceValues(svc, before)
+	if err := s.nodePorts(v, svc); err != nil {
+		return err
+	}
+	setFamilies(svc, s.cfg.ServiceRange.Addr())
+	if !needsAddress(svc) {
+		return nil
+	}
+	asked := svc.Spec.ClusterIP
+	if before != nil && asked != "" && asked == before.Spec.ClusterIP {
+		return nil // it has had it
+	}
+	if asked == "" {
+		return s.claimAny(ctx, v, svc, before, by, dryRun)
+	}
+	return s.claimThis(ctx, v, svc, before, by, dryRun)
+}
+
+// needsAddress tells whether a service is reached by a cluster IP.
+func needsAddress(svc *corev1.Service) bool {
+	return svc.Spec.Type != corev1.ServiceTypeExternalName && svc.Spec.ClusterIP != corev1.ClusterIPNone
+}
+
+// keepServiceValues puts back what an update leaves out but has been given.
+func (s *Server) keepServiceValues(svc, old *corev1.Service) {
+	spec := &svc.Spec
+	if spec.ClusterIP == "" && len(spec.ClusterIPs) > 0 {
+		spec.ClusterIP = spec.ClusterIPs[0]
+	}
+	if old == nil {
+		return
+	}
+	if needsAddress(old) && needsAddress(svc) && spec.ClusterIP == "" {
+		spec.ClusterIP, spec.ClusterIPs = old.Spec.ClusterIP, slices.Clone(old.Spec.ClusterIPs)
+	}
+	if hasNodePorts(old) && hasNodePorts(svc) {
+		for i := range spec.Ports {
+			p := &spec.Ports[i]
+			for _, was := range old.Spec.Ports {
+				if p.NodePort == 0 && was.Port == p.Port && samePortProtocol(was.Protocol, p.Protocol) && was.Name == p.Name {
+					p.NodePort = was.NodePort
+				}
+			}
+		}
+	}
+}
+
+// setFamilies says of which IP family a service is: the one that the cluster has.
+func setFamilies(svc *corev1.Service, of netip.Addr) {
+	spec := &svc.Spec
+	if spec.Type == corev1.ServiceTypeExternalName {
+		return
+	}
+	if spec.ClusterIP == corev1.ClusterIPNone {
+		spec.ClusterIPs = []string{corev1.ClusterIPNone}
+	}
+	if spec.IPFamilyPolicy == nil {
+		policy := corev1.IPFamilyPolicySingleStack
+		spec.IPFamilyPolicy = &policy
+	}
+	if len(spec.IPFamilies) == 0 {
+		spec.IPFamilies = []corev1.IPFamily{familyOf(of)}
+	}
+}
+
+func samePortProtocol(a, b corev1.Protocol) bool {
+	norm := func(p corev1.Protocol) corev1.Protocol {
+		if p == "" {
+			return corev1.ProtocolTCP
+		}
+		return p
+	}
+	return norm(a) == norm(b)
+}
+
+func hasNodePorts(svc *corev1.Service) bool {
+	switch svc.Spec.Type {
+	case corev1.ServiceTypeNodePort:
+		return true
+	case corev1.ServiceTypeLoadBalancer:
+		return svc.Spec.AllocateLoadBalancerNodePorts == nil || *svc.Spec.AllocateLoadBalancerNodePorts
+	}
+	return false
+}
+
+func setAddress(svc *corev1.Service, ip netip.Addr) {
+	svc.Spec.ClusterIP, svc.Spec.ClusterIPs = ip.String(), []string{ip.String()}
+}
+
+// claimAny claims a free address of the range.
+func (s *Server) claimAny(ctx context.Context, v *kernel.View, svc, old *corev1.Service, by author, dryRun bool) error {
+	for range claimTries {
+		ip, ok := s.freeAddress(v)
+		if !ok {
+			return refusal(500, metav1.StatusReasonInternalError,
+				fmt.Sprintf("failed to allocate a service IP: no address of %s is free", s.cfg.ServiceRange))
+		}
+		setAddress(svc, ip)
+		if dryRun {
+			return nil
+		}
+		if err := s.refusable(v, svc, old, by); err != nil {
+			return err
+		}
+		err := s.appendClaim(ctx, svc, ip, by)
+		if !apierrors.IsAlreadyExists(err) {
+			return err
+		}
+		// Somebody else has it: the View was too old to know.
+		if v, err = s.index.view(ctx); err != nil {
+			return err
+		}
+	}
+	return apierrors.NewTooManyRequests("failed to allocate a service IP: others were faster each time", 1)
+}
+
+// claimThis claims the address that was asked for by name.
+func (s *Server) claimThis(ctx context.Context, v *kernel.View, svc, old *corev1.Service, by author, dryRun bool) error {
+	refused := func(detail string) error {
+		return apierrors.NewInvalid(schema.GroupKind{Kind: "Service"}, svc.Name, field.ErrorList{
+			field.Invalid(field.NewPath("spec", "clusterIPs"), []string{svc.Spec.ClusterIP}, detail)})
+	}
+	ip, err := netip.ParseAddr(svc.Spec.ClusterIP)
+	if err != nil {
+		return nil // validation names the field
+	}
+	if !s.cfg.ServiceRange.Contains(ip) || ip == s.cfg.ServiceRange.Masked().Addr() || ip == lastAddress(s.cfg.ServiceRange) {
+		return refused(fmt.Sprintf("failed to allocate IP %s: the provided IP is not in the valid range. The range of valid IPs is %s", ip, s.cfg.ServiceRange))
+	}
+	setAddress(svc, ip)
+	if !dryRun {
+		if err := s.refusable(v, svc, old, by); err != nil {
+			return err
+		}
+		err := s.appendClaim(ctx, svc, ip, by)
+		if !apierrors.IsAlreadyExists(err) {
+			return err
+		}
+		if v, err = s.index.view(ctx); err != nil {
+			return err
+		}
+	}
+	e := v.Entry(kernel.Key{Resource: addressesResource, Name: ip.String()})
+	if e == nil || e.Delete {
+		return nil // free; a dry run claims nothing
+	}
+	if !dryRun && claimedFor(e, svc) {
+		return s.renewClaim(ctx, e, by)
+	}
+	if claimedFor(e, svc) {
+		return nil
+	}
+	return refused(fmt.Sprintf("failed to allocate IP %s: provided IP is already allocated", ip))
+}
+
+// refusable finds out whether the service would be refused for another
+// reason, so that no address is claimed in vain.
+func (s *Server) refusable(v *kernel.View, svc, old *corev1.Service, by author) error {
+	w := kernel.Write{Key: kernel.Key{Resource: servicesResource, Namespace: svc.Namespace, Name: svc.Name}, Verb: kernel.Create,
+		New: svc.DeepCopy(), By: by.source, Groups: by.groups, UID: uuid.NewString(), Seen: v.Seq()}
+	if old != nil {
+		w.Verb, w.Old = kernel.Update, old
+	}
+	if _, ref := s.cfg.Schema.Finish(v, w, time.Now().UTC()); ref != nil {
+		return ref
+	}
+	return nil
+}
+
+// appendClaim creates the object that is named after the address.
+func (s *Server) appendClaim(ctx context.Context, svc *corev1.Service, ip netip.Addr, by author) error {
+	row, ok := kinds.RowFor(addressesResource)
+	if !ok {
+		panic("ipaddresses are not among the kinds, yet services need them")
+	}
+	claim := &networkingv1.IPAddress{
+		ObjectMeta: metav1.ObjectMeta{Name: ip.String(), Annotations: map[string]string{claimMark: uuid.NewString()},
+			Labels: map[string]string{networkingv1.LabelIPAddressFamily: string(familyOf(ip)), networkingv1.LabelManagedBy: "rutter.dev"}},
+		Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: svc.Namespace, Name: svc.Name}},
+	}
+	by.note = "claimed for service " + svc.Namespace + "/" + svc.Name
+	_, err := s.write(ctx, write{row: row, key: row.Describe().Key("", claim.Name), by: by,
+		propose: func(_ *kernel.View, live *kernel.Entry) (kernel.Write, error) {
+			if live != nil {
+				return kernel.Write{}, apierrors.NewAlreadyExists(groupResource(row), claim.Name)
+			}
+			return kernel.Write{Verb: kernel.Create, New: claim.DeepCopy()}, nil
+		}})
+	return err
+}
+
+func claimedFor(e *kernel.Entry, svc *corev1.Service) bool {
+	p := e.Object().(*networkingv1.IPAddress).Spec.ParentRef
+	return p != nil && p.Resource == "services" && p.Namespace == svc.Namespace && p.Name == svc.Name
+}
+
+// renewClaim changes a claim that a former service of the same name has left,
+// so that a release of it that was decided before does not happen.
+func (s *Server) renewClaim(ctx context.Context, e *kernel.Entry, by author) error {
+	row, _ := kinds.RowFor(addressesResource)
+	_, err := s.write(ctx, write{row: row, key: e.Key, by: by,
+		propose: func(_ *kernel.View, live *kernel.Entry) (kernel.Write, error) {
+			if live == nil {
+				return kernel.Write{}, apierrors.NewConflict(groupResource(row), e.Key.Name, fmt.Errorf("the address was just released, please try again"))
+			}
+			claim := live.Object().DeepCopyObject().(*networkingv1.IPAddress)
+			if claim.Annotations == nil {
+				claim.Annotations = map[string]string{}
+			}
+			claim.Annotations[claimMark] = uuid.NewString()
+			return kernel.Write{Verb: kernel.Update, New: claim}, nil
+		}})
+	return err
+}
+
+func familyOf(ip netip.Addr) corev1.IPFamily {
+	if ip.Is4() {
+		return corev1.IPv4Protocol
+	}
+	return corev1.IPv6Protocol
+}
+
+// freeAddress picks an address at random that the View shows free, from the
+// upper part of the range if there is one.
+func (s *Server) freeAddress(v *kernel.View) (netip.Addr, bool) {
+	size := rangeSize(s.cfg.ServiceRange)
+	static := min(max(16, size/16), staticMax)
+	if size <= 16 {
+		static = 1
+	}
+	free := func(from, to uint64) (netip.Addr, bool) { // offsets in the range, to excluded
+		if from >= to {
+			return netip.Addr{}, false
+		}
+		n := to - from
+		start := rand.Uint64N(n)
+		for i := range n {
+			ip := addressAt(s.cfg.ServiceRange, from+(start+i)%n)
+			if ip == s.cfg.ClusterDNS {
+				continue
+			}
+			if e := v.Entry(kernel.Key{Resource: addressesResource, Name: ip.String()}); e == nil || e.Delete {
+				return ip, true
+			}
+		}
+		return netip.Addr{}, false
+	}
+	if ip, ok := free(static, size-1); ok {
+		return ip, true
+	}
+	return free(2, static) // 0 is the network, 1 the API's own
+}
+
+// rangeSize is how many addresses a range has, at most 2^20 of them: more are
+// never needed.
+func rangeSize(p netip.Prefix) uint64 {
+	return 1 << min(p.Addr().BitLen()-p.Bits(), 20)
+}
+
+// addressAt is the address at an offset in the range.
+func addressAt(p netip.Prefix, offset uint64) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	tail := b[len(b)-4:]
+	binary.BigEndian.PutUint32(tail, binary.BigEndian.Uint32(tail)+uint32(offset))
+	ip, _ := netip.AddrFromSlice(b)
+	return ip
+}
+
+// firstAddress is that of the API's own service.
+func firstAddress(p netip.Prefix) netip.Addr { return addressAt(p, 1) }
+
+// lastAddress is the broadcast address, which is not given.
+func lastAddress(p netip.Prefix) netip.Addr { return addressAt(p, rangeSize(p)-1) }
+
+// nodePorts gives every port of a NodePort service one of its own, by what the
+// View shows.
+func (s *Server) nodePorts(v *kernel.View, svc *corev1.Service) error {
+	if !hasNodePorts(svc) {
+		return nil
+	}
+	taken := map[int32]map[corev1.Protocol]bool{}
+	take := func(p *corev1.ServicePort) {
+		if taken[p.NodePort] == nil {
+			taken[p.NodePort] = map[corev1.Protocol]bool{}
+		}
+		proto := p.Protocol
+		if proto == "" {
+			proto = corev1.ProtocolTCP
+		}
+		taken[p.NodePort][proto] = true
+	}
+	for e := range v.Entries(servicesResource, "") {
+		other := e.Object().(*corev1.Service)
+		if other.Namespace == svc.Namespace && other.Name == svc.Name {
+			continue
+		}
+		for i := range other.Spec.Ports {
+			take(&other.Spec.Ports[i])
+		}
+	}
+	for i := range svc.Spec.Ports {
+		p := &svc.Spec.Ports[i]
+		if p.NodePort != 0 {
+			proto := p.Protocol
+			if proto == "" {
+				proto = corev1.ProtocolTCP
+			}
+			if taken[p.NodePort][proto] {
+				return apierrors.NewInvalid(schema.GroupKind{Kind: "Service"}, svc.Name, field.ErrorList{
+					field.Invalid(field.NewPath("spec", "ports").Index(i).Child("nodePort"), p.NodePort, "provided port is already allocated")})
+			}
+			take(p)
+		}
+	}
+	for i := range svc.Spec.Ports {
+		p := &svc.Spec.Ports[i]
+		if p.NodePort != 0 {
+			continue
+		}
+		span := nodePortLast - nodePortFirst + 1
+		start := rand.N(span)
+		for n := range span {
+			port := int32(nodePortFirst + (start+n)%span)
+			if len(taken[port]) == 0 {
+				p.NodePort = port
+				take(p)
+				break
+			}
+		}
+		if p.NodePort == 0 {
+			return refusal(500, metav1.StatusReasonInternalError, "failed to allocate a nodePort: no port is free")
+		}
+	}
+	return nil
+}

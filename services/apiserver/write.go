@@ -1,0 +1,472 @@
+package apiserver
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/google/uuid"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/rutterhq/rutter/events"
+	"github.com/rutterhq/rutter/kernel"
+	"github.com/rutterhq/rutter/kinds"
+)
+
+const (
+	// attempts bounds how often a write is made anew because somebody else was
+	// faster, or because a generated name was taken.
+	attempts = 16
+	// managerMax bounds the name of a field manager, in characters.
+	managerMax = 128
+)
+
+// write is an intended write of one object, made anew for each attempt.
+type write struct {
+	row    kinds.Row
+	key    kernel.Key // its Name is empty if it is to be generated
+	by     author
+	dryRun bool
+	// propose says what to write, given the live object or nil. It fills in
+	// what differs between writes: Verb, New and the options.
+	propose func(v *kernel.View, live *kernel.Entry) (kernel.Write, error)
+}
+
+// author is who writes, for the envelope and for admission.
+type author struct {
+	source  string
+	groups  []string
+	manager string
+	trace   string
+	note    string
+}
+
+// written is what became of a write.
+type written struct {
+	object  kernel.Object // as it stands now, or would
+	seq     kernel.Seq
+	created bool
+	deleted bool // it is gone: a tombstone was written
+	same    bool // nothing had to be written
+}
+
+// write makes a write happen. The first attempt uses the View at hand. If that
+// fails for whatever reason, the View may have been too old: it is made again
+// on one that has all that was acknowledged, and from then on as often as
+// somebody else is faster.
+func (s *Server) write(ctx context.Context, w write) (written, error) {
+	v := s.cfg.Mirror.View()
+	fresh := false
+	for n := 1; ; n++ {
+		res, err := s.attempt(ctx, v, &w)
+		conflict := errors.Is(err, events.ErrConflict)
+		if err == nil || ctx.Err() != nil || fresh && (!conflict || n >= attempts) {
+			return res, err
+		}
+		next, ierr := s.index.view(ctx)
+		if ierr != nil {
+			return res, ierr
+		}
+		if next.Seq() == v.Seq() && !conflict {
+			return res, err
+		}
+		v, fresh = next, true
+	}
+}
+
+// attempt makes a write on one View.
+func (s *Server) attempt(ctx context.Context, v *kernel.View, w *write) (written, error) {
+	before := v.Entry(w.key)
+	live := before
+	if live != nil && live.Delete {
+		live = nil
+	}
+	kw, err := w.propose(v, live)
+	if err != nil {
+		return written{}, err
+	}
+	kw.Key, kw.By, kw.Groups, kw.Seen = w.key, w.by.source, w.by.groups, v.Seq()
+	if kw.Manager == "" {
+		kw.Manager = w.by.manager
+	}
+	if live != nil {
+		kw.Old = live.Object()
+	}
+	now := time.Now().UTC()
+	key, o, err := s.finish(v, &kw, now)
+	if err != nil {
+		return written{}, err
+	}
+	if o == nil {
+		return written{object: kw.Old, seq: live.Seq, same: true}, nil
+	}
+	res := written{object: o, created: kw.Verb == kernel.Create, deleted: kernel.Gone(o)}
+	if w.dryRun {
+		if live != nil {
+			o.SetResourceVersion(strconv.FormatUint(uint64(live.Seq), 10))
+		}
+		return res, nil
+	}
+	if key != w.key {
+		before = v.Entry(key)
+	}
+	rec := kernel.Record{Key: key, Delete: res.deleted, Envelope: events.Envelope{
+		ID: uuid.NewString(), Source: w.by.source, Type: s.cfg.Schema.TypeOf(kw.Old, o), Time: now,
+		Seen: v.Seq(), Trace: w.by.trace, Note: w.by.note,
+	}}
+	if before != nil {
+		rec.Expect = before.Seq
+	}
+	if rec.Body, err = s.cfg.Schema.Encode(o); err != nil {
+		return written{}, err
+	}
+	if res.seq, err = s.cfg.Log.Append(ctx, rec); err != nil {
+		return written{}, fmt.Errorf("append for %s: %w", key, err)
+	}
+	o.SetResourceVersion(strconv.FormatUint(uint64(res.seq), 10))
+	return res, nil
+}
+
+// finish applies the rules of Kubernetes. A generated name that is taken is
+// drawn again.
+func (s *Server) finish(v *kernel.View, kw *kernel.Write, now time.Time) (kernel.Key, kernel.Object, error) {
+	var draft kernel.Object
+	if kw.Verb == kernel.Create && kw.Key.Name == "" {
+		draft = kw.New.DeepCopyObject().(kernel.Object)
+	}
+	for n := 1; ; n++ {
+		if kw.Verb == kernel.Create {
+			kw.UID = uuid.NewString()
+		}
+		o, ref := s.cfg.Schema.Finish(v, *kw, now)
+		if ref == nil {
+			key := kw.Key
+			if o != nil && key.Name == "" {
+				key.Name = o.GetName()
+			}
+			return key, o, nil
+		}
+		if draft == nil || draft.GetGenerateName() == "" || !apierrors.IsAlreadyExists(ref) || n >= attempts {
+			return kw.Key, nil, ref
+		}
+		kw.New = draft.DeepCopyObject().(kernel.Object)
+	}
+}
+
+// author is who the request writes as.
+func (r *request) author() author {
+	return author{source: "user:" + r.user.Name, groups: r.user.Groups, manager: r.manager(), trace: r.trace()}
+}
+
+// manager is the field manager that the client names, or the first part of its
+// user agent.
+func (r *request) manager() string {
+	if m := r.query.Get("fieldManager"); m != "" {
+		return m
+	}
+	m, _, _ := strings.Cut(r.UserAgent(), "/")
+	var b strings.Builder
+	for _, c := range m {
+		if b.Len() >= managerMax {
+			break
+		}
+		if unicode.IsPrint(c) {
+			b.WriteRune(c)
+		}
+	}
+	return b.String()
+}
+
+// checkManager refuses field managers that could not be written down.
+func (r *request) checkManager() error {
+	m := r.query.Get("fieldManager")
+	var errs field.ErrorList
+	if len(m) > managerMax {
+		errs = append(errs, field.TooLong(field.NewPath("fieldManager"), m, managerMax))
+	}
+	for i, c := range m {
+		if !unicode.IsPrint(c) {
+			errs = append(errs, field.Invalid(field.NewPath("fieldManager"), m, fmt.Sprintf("invalid character %#U (at position %d)", c, i)))
+		}
+	}
+	if len(errs) > 0 {
+		return apierrors.NewInvalid(schema.GroupKind{Group: metaGroup, Kind: "Options"}, "", errs)
+	}
+	return nil
+}
+
+// trace is the request's traceparent (W3C Trace Context), a fresh one if the
+// client brought none.
+func (r *request) trace() string {
+	if t := r.Header.Get("Traceparent"); len(t) == 55 && strings.Count(t, "-") == 3 {
+		return t
+	}
+	return newTrace()
+}
+
+func newTrace() string {
+	var id [24]byte
+	_, _ = rand.Read(id[:]) // never fails, says its documentation
+	return "00-" + hex.EncodeToString(id[:16]) + "-" + hex.EncodeToString(id[16:]) + "-01"
+}
+
+// writeOptions reads what all writes have in their query.
+func (r *request) writeOptions() (dryRun bool, err error) {
+	if err := r.checkManager(); err != nil {
+		return false, err
+	}
+	return r.dryRun(r.query["dryRun"])
+}
+
+// create answers POST to a collection.
+func (r *request) create() error {
+	dryRun, err := r.writeOptions()
+	if err != nil {
+		return err
+	}
+	o, err := r.decodeObject()
+	if err != nil {
+		return err
+	}
+	if !r.kind.Cluster && r.info.Namespace == "" {
+		return badRequest("namespace is required to create a %s", r.kind.Kind)
+	}
+	if o.GetResourceVersion() != "" {
+		return badRequest("resourceVersion should not be set on objects to be created")
+	}
+	res, err := r.s.create(r.Context(), r.user, r.row, r.info.Namespace, o, r.author(), dryRun)
+	if err != nil {
+		return err
+	}
+	return r.writeObject(http.StatusCreated, res.object)
+}
+
+// create writes a new object. It is where kinds with values that must be
+// unique in the cluster get them.
+func (s *Server) create(ctx context.Context, u *User, row kinds.Row, namespace string, o kernel.Object, by author, dryRun bool) (written, error) {
+	if err := s.mayGrant(ctx, u, o, nil); err != nil {
+		return written{}, err
+	}
+	key := row.Describe().Key(namespace, o.GetName())
+	return s.write(ctx, write{row: row, key: key, by: by, dryRun: dryRun,
+		propose: func(v *kernel.View, live *kernel.Entry) (kernel.Write, error) {
+			if live != nil {
+				return kernel.Write{}, apierrors.NewAlreadyExists(groupResource(row), o.GetName())
+			}
+			draft := o.DeepCopyObject().(kernel.Object)
+			if err := s.claim(ctx, v, draft, nil, by, dryRun); err != nil {
+				return kernel.Write{}, err
+			}
+			return kernel.Write{Verb: kernel.Create, New: draft}, nil
+		}})
+}
+
+func groupResource(row kinds.Row) schema.GroupResource {
+	i := row.Describe()
+	return schema.GroupResource{Group: i.Resource.Group, Resource: i.Resource.Plural}
+}
+
+// modified is the 409 that tells a client to read the object again.
+func modified(row kinds.Row, name string) error {
+	return apierrors.NewConflict(groupResource(row), name,
+		errors.New("the object has been modified; please apply your changes to the latest version and try again"))
+}
+
+// update answers PUT to an object or a subresource of it.
+func (r *request) update(subresource string) error {
+	dryRun, err := r.writeOptions()
+	if err != nil {
+		return err
+	}
+	o, err := r.decodeObject()
+	if err != nil {
+		return err
+	}
+	if o.GetName() == "" {
+		return badRequest("name must be provided")
+	}
+	res, err := r.replace(subresource, dryRun, func(_ *kernel.View, live *kernel.Entry) (kernel.Object, error) {
+		return o.DeepCopyObject().(kernel.Object), nil
+	})
+	if err != nil {
+		return err
+	}
+	return r.writeObject(http.StatusOK, res.object)
+}
+
+// replace writes a new form of the live object. next makes it; it may be
+// called more than once, each time with the object as it is then.
+func (r *request) replace(subresource string, dryRun bool, next func(*kernel.View, *kernel.Entry) (kernel.Object, error)) (written, error) {
+	by := r.author()
+	return r.s.write(r.Context(), write{row: r.row, key: r.key(), by: by, dryRun: dryRun,
+		propose: func(v *kernel.View, live *kernel.Entry) (kernel.Write, error) {
+			if live == nil {
+				return kernel.Write{}, r.notFound(r.info.Name)
+			}
+			o, err := next(v, live)
+			if err != nil {
+				return kernel.Write{}, err
+			}
+			if err := r.checkVersion(o, live); err != nil {
+				return kernel.Write{}, err
+			}
+			if subresource == "" {
+				if err := r.s.mayGrant(r.Context(), r.user, o, live.Object()); err != nil {
+					return kernel.Write{}, err
+				}
+				if err := r.s.claim(r.Context(), v, o, live.Object(), by, dryRun); err != nil {
+					return kernel.Write{}, err
+				}
+			}
+			return kernel.Write{Verb: kernel.Update, Subresource: subresource, New: o}, nil
+		}})
+}
+
+// checkVersion refuses an object that is based on another version than the live one.
+func (r *request) checkVersion(o kernel.Object, live *kernel.Entry) error {
+	version := o.GetResourceVersion()
+	if version == "" || version == "0" {
+		o.SetResourceVersion("")
+		return nil
+	}
+	if version != strconv.FormatUint(uint64(live.Seq), 10) {
+		return modified(r.row, r.info.Name)
+	}
+	return nil
+}
+
+// delete answers DELETE of an object.
+func (r *request) delete() error {
+	o, err := r.deleteOptions()
+	if err != nil {
+		return err
+	}
+	res, err := r.s.remove(r.Context(), r.row, r.key(), o, r.author())
+	if err != nil {
+		return err
+	}
+	if !res.deleted {
+		code := http.StatusOK
+		if o.OrphanDependents != nil && !*o.OrphanDependents {
+			code = http.StatusAccepted
+		}
+		return r.writeObject(code, res.object)
+	}
+	return r.writeAPI(http.StatusOK, &metav1.Status{Status: metav1.StatusSuccess, Details: &metav1.StatusDetails{
+		Name: res.object.GetName(), Group: r.kind.Resource.Group, Kind: r.kind.Resource.Plural, UID: res.object.GetUID(),
+	}}, schema.GroupVersionKind{Version: "v1", Kind: "Status"})
+}
+
+// remove deletes an object or marks it as going.
+func (s *Server) remove(ctx context.Context, row kinds.Row, key kernel.Key, o *metav1.DeleteOptions, by author) (written, error) {
+	return s.write(ctx, write{row: row, key: key, by: by, dryRun: len(o.DryRun) > 0,
+		propose: func(_ *kernel.View, live *kernel.Entry) (kernel.Write, error) {
+			if live == nil {
+				return kernel.Write{}, apierrors.NewNotFound(groupResource(row), key.Name)
+			}
+			return kernel.Write{Verb: kernel.Delete, Grace: o.GracePeriodSeconds, Propagation: o.PropagationPolicy, Preconditions: o.Preconditions}, nil
+		}})
+}
+
+// deleteOptions reads the options of a delete from its body or, if that is
+// empty, from its query.
+func (r *request) deleteOptions() (*metav1.DeleteOptions, error) {
+	o := &metav1.DeleteOptions{}
+	data, err := r.body()
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > 0 {
+		if err := r.decodeData(data, o, "DeleteOptions"); err != nil {
+			return nil, err
+		}
+	} else if err := r.deleteQuery(o); err != nil {
+		return nil, err
+	}
+	if _, err := r.dryRun(o.DryRun); err != nil {
+		return nil, err
+	}
+	return o, checkDeleteOptions(o)
+}
+
+func (r *request) deleteQuery(o *metav1.DeleteOptions) error {
+	q := r.query
+	if s := q.Get("gracePeriodSeconds"); s != "" {
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil {
+			return badRequest("gracePeriodSeconds: %v", err)
+		}
+		o.GracePeriodSeconds = &n
+	}
+	if q.Has("orphanDependents") {
+		orphan := flag(q, "orphanDependents")
+		o.OrphanDependents = &orphan
+	}
+	if s := metav1.DeletionPropagation(q.Get("propagationPolicy")); s != "" {
+		o.PropagationPolicy = &s
+	}
+	o.DryRun = q["dryRun"]
+	return nil
+}
+
+// checkDeleteOptions checks propagation, and reads the older way to say it.
+func checkDeleteOptions(o *metav1.DeleteOptions) error {
+	var errs field.ErrorList
+	path := field.NewPath("propagationPolicy")
+	switch {
+	case o.OrphanDependents != nil && o.PropagationPolicy != nil:
+		errs = append(errs, field.Invalid(path, *o.PropagationPolicy, "orphanDependents and deletionPropagation cannot be both set"))
+	case o.PropagationPolicy != nil:
+		if p := *o.PropagationPolicy; !known(string(p), string(metav1.DeletePropagationForeground), string(metav1.DeletePropagationBackground), string(metav1.DeletePropagationOrphan)) {
+			errs = append(errs, field.NotSupported(path, p, []string{
+				string(metav1.DeletePropagationForeground), string(metav1.DeletePropagationBackground), string(metav1.DeletePropagationOrphan), "nil"}))
+		}
+	case o.OrphanDependents != nil:
+		p := metav1.DeletePropagationBackground
+		if *o.OrphanDependents {
+			p = metav1.DeletePropagationOrphan
+		}
+		o.PropagationPolicy = &p
+	}
+	if len(errs) > 0 {
+		return apierrors.NewInvalid(schema.GroupKind{Group: metaGroup, Kind: "DeleteOptions"}, "", errs)
+	}
+	return nil
+}
+
+// deleteCollection deletes all that a list with the same query would show.
+func (r *request) deleteCollection() error {
+	o, err := r.deleteOptions()
+	if err != nil {
+		return err
+	}
+	lo, err := r.parseListOptions(false)
+	if err != nil {
+		return err
+	}
+	f, err := negotiate(r.Request, true)
+	if err != nil {
+		return err
+	}
+	p, err := r.page(&lo)
+	if err != nil {
+		return err
+	}
+	for _, e := range p.entries {
+		_, err := r.s.remove(r.Context(), r.row, e.Key, o, r.author())
+		if err != nil && !apierrors.IsNotFound(err) {
+			return err
+		}
+	}
+	return r.writeList(f, p)
+}
