@@ -77,6 +77,10 @@ func defaultDeployment(d *appsv1.Deployment) {
 		if r.MaxSurge == nil {
 			r.MaxSurge = pointer(intstr.FromString("25%"))
 		}
+	} else if r := s.Strategy.RollingUpdate; r != nil {
+		// Not allowed with another type, yet read back as zeros.
+		r.MaxUnavailable = pointer(value(r.MaxUnavailable))
+		r.MaxSurge = pointer(value(r.MaxSurge))
 	}
 	if s.RevisionHistoryLimit == nil {
 		s.RevisionHistoryLimit = pointer[int32](defaultRevisionHistory)

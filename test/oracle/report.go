@@ -14,6 +14,7 @@ import (
 // tally is what came out for one kind.
 type tally struct {
 	all, agreed map[oraclecase.Op]int
+	accepted    int // by Kubernetes
 	// differences counts what differs, in the form "errors: missing
 	// FieldValueInvalid spec.ports[*].name"; a case counts once for each.
 	differences map[string]int
@@ -30,6 +31,9 @@ func (t *tally) compare(of target, c oraclecase.Case, show int) (agree bool, the
 	k, r := guarded(func() *oraclecase.Outcome { return upstream(of, c) }), guarded(func() *oraclecase.Outcome { return oraclecase.Run(of.row, c) })
 	theirs = k.Answer()
 	t.all[c.Op]++
+	if len(theirs.Errors) == 0 {
+		t.accepted++
+	}
 	if r.Answer().Equal(theirs) {
 		t.agreed[c.Op]++
 		return true, theirs
