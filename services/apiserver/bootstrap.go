@@ -34,6 +34,11 @@ func (s *Server) bootstrap(ctx context.Context) error {
 			return err
 		}
 	}
+	if s.cfg.Advertise.Addr().IsLoopback() {
+		// No pod can reach it, and the API does not allow it in endpoints.
+		s.cfg.Logger.Warn().Msg("listening on loopback: pods do not reach the api")
+		return nil
+	}
 	for _, o := range s.ownEndpoints() {
 		if err := s.ensureSame(ctx, o, by); err != nil {
 			return err

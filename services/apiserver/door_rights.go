@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -118,6 +119,32 @@ func mayReport(node string, w *kernel.Write, deny func(string, ...any) error) er
 		return deny("node %q may report only under its own name (source.host)", node)
 	}
 	return nil
+}
+
+// nodeMay is the node authorizer for those who come as clients of the API
+// instead of through the door, such as an agent that asks for its pods' tokens:
+// a node may read what concerns it, and no more.
+func nodeMay(v *kernel.View, node string, a *Attributes) bool {
+	reading := a.Verb == "get" || a.Verb == "list" || a.Verb == "watch"
+	k := kernel.Key{Resource: kernel.Resource{Group: a.Group, Plural: a.Resource}, Namespace: a.Namespace, Name: a.Name}
+	switch k.Resource {
+	case kinds.Services.Resource, kinds.EndpointSlices.Resource:
+		return reading && a.Subresource == ""
+	case kinds.Nodes.Resource:
+		return reading && a.Name == node && a.Subresource == ""
+	}
+	for _, p := range kinds.Pods.List(v, a.Namespace) {
+		if p.Spec.NodeName != node || a.Namespace == "" || a.Name == "" {
+			continue
+		}
+		switch {
+		case a.Verb == "get" && k == kinds.Pods.Key(p.Namespace, p.Name) && a.Subresource == "",
+			a.Verb == "get" && slices.Contains(mountedBy(p), k) && a.Subresource == "",
+			a.Verb == "create" && a.Subresource == "token" && k == kinds.ServiceAccounts.Key(p.Namespace, p.Spec.ServiceAccountName):
+			return true
+		}
+	}
+	return false
 }
 
 // mountedBy lists what a pod makes visible to its node.

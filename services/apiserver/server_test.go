@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/events/memory"
@@ -61,20 +62,23 @@ func (c *cluster) start() *api {
 		c.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(c.t.Context())
-	done := make(chan error, 2)
-	go func() { done <- cfg.Mirror.Run(ctx) }()
-	go func() { done <- s.Run(ctx) }()
+	var g errgroup.Group
+	failed := make(chan error, 1)
+	g.Go(func() error { return cfg.Mirror.Run(ctx) })
+	g.Go(func() error {
+		err := s.Run(ctx)
+		failed <- err
+		return err
+	})
 	c.t.Cleanup(func() {
 		cancel()
-		for range 2 {
-			if err := <-done; err != nil && ctx.Err() == nil {
-				c.t.Error(err)
-			}
+		if err := g.Wait(); err != nil {
+			c.t.Error(err)
 		}
 	})
 	select {
 	case <-s.Started():
-	case err := <-done:
+	case err := <-failed:
 		c.t.Fatal(err)
 	case <-time.After(20 * time.Second):
 		c.t.Fatal("the apiserver did not start")
