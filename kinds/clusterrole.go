@@ -18,7 +18,6 @@ var ClusterRoles = &Kind[*rbacv1.ClusterRole]{
 	},
 	New:      func() *rbacv1.ClusterRole { return &rbacv1.ClusterRole{} },
 	NewList:  func() runtime.Object { return &rbacv1.ClusterRoleList{} },
-	Admit:    admitClusterRole,
 	Validate: validateClusterRole,
 	Columns: []Column[*rbacv1.ClusterRole]{
 		nameColumn[*rbacv1.ClusterRole](),
@@ -65,12 +64,4 @@ func hasInvalidSelectorValue(old *rbacv1.ClusterRole) bool {
 		}
 	}
 	return false
-}
-
-// admitClusterRole refuses aggregation, which nothing carries out.
-func admitClusterRole(_ *kernel.View, _ kernel.Write, now, old *rbacv1.ClusterRole) field.ErrorList {
-	if now.AggregationRule != nil {
-		return field.ErrorList{notYet(field.NewPath("aggregationRule"))}
-	}
-	return nil
 }
