@@ -36,7 +36,7 @@ func admitPod(v *kernel.View, w kernel.Write, now, old *corev1.Pod) field.ErrorL
 		errs = append(errs, admitPriority(v, now)...)
 	} else {
 		if now.Spec.NodeName != old.Spec.NodeName && w.Subresource != kernel.Whole && w.Subresource != "binding" {
-			errs = append(errs, field.Forbidden(path.Child("nodeName"), "a pod is bound through its binding subresource alone"))
+			errs = append(errs, field.Invalid(path.Child("nodeName"), now.Spec.NodeName, "a pod is bound through its binding subresource alone"))
 		}
 		now.Spec.Priority = keep(now.Spec.Priority, old.Spec.Priority)
 		now.Spec.PreemptionPolicy = keep(now.Spec.PreemptionPolicy, old.Spec.PreemptionPolicy)

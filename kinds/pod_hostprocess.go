@@ -9,8 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// Rutter runs no Windows pods. What they may say is checked all the same, so
-// that a manifest is refused for its real mistakes first.
+// Bounds of what is said for Windows. Rutter runs no Windows pods, but the
+// templates of those that it will not run are checked as any.
 const (
 	maxCredentialSpec = 64 * 1024 // bytes
 	maxWindowsDomain  = 255       // bytes

@@ -1,8 +1,8 @@
 package kinds
 
 import (
+	"maps"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
@@ -32,10 +32,8 @@ func unsupportedPodFields(s *corev1.PodSpec, path *field.Path) field.ErrorList {
 		setField{"ephemeralContainers", len(s.EphemeralContainers) > 0},
 		setField{"activeDeadlineSeconds", s.ActiveDeadlineSeconds != nil},
 		setField{"shareProcessNamespace", value(s.ShareProcessNamespace)},
-		setField{"readinessGates", len(s.ReadinessGates) > 0},
 		setField{"runtimeClassName", s.RuntimeClassName != nil},
 		setField{"overhead", len(s.Overhead) > 0},
-		setField{"topologySpreadConstraints", len(s.TopologySpreadConstraints) > 0},
 		setField{"setHostnameAsFQDN", value(s.SetHostnameAsFQDN)},
 		setField{"hostUsers", s.HostUsers != nil && !*s.HostUsers},
 		setField{"resourceClaims", len(s.ResourceClaims) > 0},
@@ -43,7 +41,6 @@ func unsupportedPodFields(s *corev1.PodSpec, path *field.Path) field.ErrorList {
 		setField{"hostnameOverride", s.HostnameOverride != nil},
 		setField{"schedulingGroup", s.SchedulingGroup != nil},
 		setField{"evictionResponders", len(s.EvictionResponders) > 0},
-		setField{"imagePullSecrets", len(s.ImagePullSecrets) > 0},
 	)
 	if s.OS != nil && s.OS.Name != corev1.Linux {
 		refuse(path, setField{"os", true})
@@ -57,8 +54,8 @@ func unsupportedPodFields(s *corev1.PodSpec, path *field.Path) field.ErrorList {
 			setField{"sysctls", len(sc.Sysctls) > 0},
 			setField{"fsGroupChangePolicy", sc.FSGroupChangePolicy != nil && *sc.FSGroupChangePolicy != corev1.FSGroupChangeAlways},
 			setField{"supplementalGroupsPolicy", sc.SupplementalGroupsPolicy != nil && *sc.SupplementalGroupsPolicy != corev1.SupplementalGroupsPolicyMerge},
-			setField{"seccompProfile", confines(sc.SeccompProfile)},
-			setField{"appArmorProfile", sc.AppArmorProfile != nil && sc.AppArmorProfile.Type == corev1.AppArmorProfileTypeLocalhost},
+			setField{"seccompProfile", sc.SeccompProfile != nil && sc.SeccompProfile.Type != corev1.SeccompProfileTypeUnconfined},
+			setField{"appArmorProfile", sc.AppArmorProfile != nil && sc.AppArmorProfile.Type != corev1.AppArmorProfileTypeUnconfined},
 		)
 	}
 	for i := range s.Volumes {
@@ -71,12 +68,6 @@ func unsupportedPodFields(s *corev1.PodSpec, path *field.Path) field.ErrorList {
 		errs = append(errs, unsupportedContainer(&s.Containers[i], path.Child("containers").Index(i))...)
 	}
 	return errs
-}
-
-// confines tells whether a profile is a file of the node's. The runtime's own
-// is what containers get anyway.
-func confines(p *corev1.SeccompProfile) bool {
-	return p != nil && p.Type == corev1.SeccompProfileTypeLocalhost
 }
 
 // unsupportedVolume names the source of a volume if it is not one of those that
@@ -109,14 +100,18 @@ func unsupportedVolume(v *corev1.VolumeSource, at *field.Path) field.ErrorList {
 			}
 		}
 	}
-	if h := v.EmptyDir; h != nil && h.Medium != corev1.StorageMediumDefault && h.Medium != corev1.StorageMediumMemory {
+	switch e := v.EmptyDir; {
+	case e == nil, e.Medium == corev1.StorageMediumMemory:
+	case e.Medium != corev1.StorageMediumDefault:
 		errs = append(errs, notSupportedYet(at.Child("emptyDir", "medium")))
+	case e.SizeLimit != nil: // on disk nothing holds it
+		errs = append(errs, notSupportedYet(at.Child("emptyDir", "sizeLimit")))
 	}
 	return errs
 }
 
-// actedOn are the resources whose requests and limits mean something.
-var actedOn = []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory}
+// limited are the resources that a container can be held to.
+var limited = []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory}
 
 // unsupportedContainer names what of a container is not acted on.
 func unsupportedContainer(c *corev1.Container, at *field.Path) field.ErrorList {
@@ -133,14 +128,12 @@ func unsupportedContainer(c *corev1.Container, at *field.Path) field.ErrorList {
 		setField{"restartPolicyRules", len(c.RestartPolicyRules) > 0},
 		setField{"resizePolicy", len(c.ResizePolicy) > 0},
 		setField{"volumeDevices", len(c.VolumeDevices) > 0},
-		setField{"stdinOnce", c.StdinOnce},
 	)
-	for name := range c.Resources.Limits {
-		if !slices.Contains(actedOn, name) {
+	for _, name := range slices.Sorted(maps.Keys(c.Resources.Limits)) {
+		if !slices.Contains(limited, name) {
 			errs = append(errs, notSupportedYet(at.Child("resources", "limits").Key(string(name))))
 		}
 	}
-	slices.SortFunc(errs, func(a, b *field.Error) int { return strings.Compare(a.Field, b.Field) })
 	refuse(at.Child("resources"), setField{"claims", len(c.Resources.Claims) > 0})
 	for i, e := range c.Env {
 		if e.ValueFrom != nil && e.ValueFrom.FileKeyRef != nil {
@@ -149,9 +142,7 @@ func unsupportedContainer(c *corev1.Container, at *field.Path) field.ErrorList {
 	}
 	for i, m := range c.VolumeMounts {
 		refuse(at.Child("volumeMounts").Index(i),
-			setField{"mountPropagation", m.MountPropagation != nil && *m.MountPropagation != corev1.MountPropagationNone},
 			setField{"recursiveReadOnly", m.RecursiveReadOnly != nil && *m.RecursiveReadOnly != corev1.RecursiveReadOnlyDisabled},
-			setField{"subPathExpr", m.SubPathExpr != ""},
 			setField{"bindMountOptions", len(m.BindMountOptions) > 0},
 		)
 	}
@@ -160,8 +151,8 @@ func unsupportedContainer(c *corev1.Container, at *field.Path) field.ErrorList {
 			setField{"seLinuxOptions", sc.SELinuxOptions != nil},
 			setField{"windowsOptions", sc.WindowsOptions != nil},
 			setField{"procMount", sc.ProcMount != nil && *sc.ProcMount != corev1.DefaultProcMount},
-			setField{"seccompProfile", confines(sc.SeccompProfile)},
-			setField{"appArmorProfile", sc.AppArmorProfile != nil && sc.AppArmorProfile.Type == corev1.AppArmorProfileTypeLocalhost},
+			setField{"seccompProfile", sc.SeccompProfile != nil && sc.SeccompProfile.Type != corev1.SeccompProfileTypeUnconfined},
+			setField{"appArmorProfile", sc.AppArmorProfile != nil && sc.AppArmorProfile.Type != corev1.AppArmorProfileTypeUnconfined},
 		)
 	}
 	return errs
