@@ -21,11 +21,11 @@ import (
 
 // Stream is one container's output: where it comes from and where it goes.
 type Stream struct {
-	ID     string // of the container's run
-	Dir    string // holds the FIFOs; the keeper removes it when all was read
-	Path   string // of the log file
-	TTY    bool   // stdout only, and what stands there is shown at once, not line by line
-	Stdin  bool   // keep the FIFO of the input open, so that a client who leaves does not end it
+	ID    string // of the container's run
+	Dir   string // holds the FIFOs; the keeper removes it when all was read
+	Path  string // of the log file
+	TTY   bool   // stdout only, and what stands there is shown at once, not line by line
+	Stdin bool   // keep the FIFO of the input open, so that a client who leaves does not end it
 }
 
 // FIFO returns the path of a stream's FIFO: "stdin", "stdout" or "stderr".

@@ -1,0 +1,156 @@
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/errdefs"
+	"github.com/google/uuid"
+)
+
+// Size is that of a terminal, in characters.
+type Size struct{ Width, Height uint32 }
+
+// Exec is a command to run in a container.
+type Exec struct {
+	Args           []string
+	TTY            bool
+	Stdin          io.Reader // nil: none
+	Stdout, Stderr io.Writer // nil: thrown away
+	Resize         <-chan Size
+	Timeout        time.Duration // 0: none; after it the command is killed
+}
+
+// ErrExecTimeout: a command took longer than it may.
+var ErrExecTimeout = errors.New("command timed out")
+
+// ErrNotRunning: the container has no process to run a command beside.
+var ErrNotRunning = errors.New("the container is not running")
+
+// Exec runs a command in a running container and returns its exit code. The
+// command is killed when ctx ends.
+func (c *Client) Exec(ctx context.Context, id string, e Exec) (int, error) {
+	ctr, err := c.c.LoadContainer(ctx, id)
+	if err != nil {
+		return 0, fmt.Errorf("exec in container %s: %w", id, notRunning(err))
+	}
+	t, err := ctr.Task(ctx, nil)
+	if err != nil {
+		return 0, fmt.Errorf("exec in container %s: %w", id, notRunning(err))
+	}
+	spec, err := ctr.Spec(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("exec in container %s: %w", id, err)
+	}
+	proc := spec.Process
+	proc.Args, proc.Terminal = e.Args, e.TTY
+	opts := []cio.Opt{cio.WithFIFODir(filepath.Join(c.runDir, "exec"))}
+	stdout, stderr := e.Stdout, e.Stderr
+	if stdout == nil {
+		stdout = io.Discard
+	}
+	if e.TTY {
+		opts = append(opts, cio.WithTerminal)
+		stderr = nil
+	} else if stderr == nil {
+		stderr = io.Discard
+	}
+	opts = append(opts, cio.WithStreams(e.Stdin, stdout, stderr))
+	p, err := t.Exec(ctx, "exec-"+uuid.NewString(), proc, cio.NewCreator(opts...))
+	if err != nil {
+		return 0, fmt.Errorf("exec in container %s: %w", id, err)
+	}
+	return c.drive(ctx, p, e)
+}
+
+// drive starts an exec, serves its terminal and waits for its end.
+func (c *Client) drive(ctx context.Context, p containerd.Process, e Exec) (int, error) {
+	// Its remains must go even when ctx is what ended it.
+	clean := context.WithoutCancel(ctx)
+	defer p.Delete(clean, containerd.WithProcessKill)
+	done, err := p.Wait(clean)
+	if err != nil {
+		return 0, fmt.Errorf("exec: %w", err)
+	}
+	if err := p.Start(ctx); err != nil {
+		return 0, fmt.Errorf("exec: %w", err)
+	}
+	var timeout <-chan time.Time
+	if e.Timeout > 0 {
+		timer := time.NewTimer(e.Timeout)
+		defer timer.Stop()
+		timeout = timer.C
+	}
+	resize := e.Resize
+	for {
+		select {
+		case size, ok := <-resize:
+			if !ok {
+				resize = nil
+				continue
+			}
+			p.Resize(ctx, size.Width, size.Height)
+		case <-timeout:
+			p.Kill(clean, syscall.SIGKILL)
+			return 0, fmt.Errorf("%w after %s", ErrExecTimeout, e.Timeout)
+		case <-ctx.Done():
+			p.Kill(clean, syscall.SIGKILL)
+			return 0, ctx.Err()
+		case status := <-done:
+			code, _, err := status.Result()
+			if err != nil {
+				return 0, fmt.Errorf("exec: %w", err)
+			}
+			if io := p.IO(); io != nil && e.Stdin == nil {
+				io.Wait()
+			} else if io != nil {
+				drain(io)
+			}
+			return int(code), nil
+		}
+	}
+}
+
+// drain waits for the rest of an output whose input is still open: the copy of
+// the input ends only with the client.
+func drain(i cio.IO) {
+	const rest = 200 * time.Millisecond // for what the shim still holds after the exit
+	timer := time.NewTimer(rest)
+	defer timer.Stop()
+	i.Cancel()
+	<-timer.C
+}
+
+// Output runs a command and returns what it printed, at most limit bytes.
+func (c *Client) Output(ctx context.Context, id string, args []string, timeout time.Duration, limit int) (string, int, error) {
+	out := &limited{left: limit}
+	code, err := c.Exec(ctx, id, Exec{Args: args, Stdout: out, Stderr: out, Timeout: timeout})
+	return out.b.String(), code, err
+}
+
+type limited struct {
+	b    bytes.Buffer
+	left int
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	n := min(len(p), l.left)
+	l.b.Write(p[:n])
+	l.left -= n
+	return len(p), nil
+}
+
+func notRunning(err error) error {
+	if errdefs.IsNotFound(err) {
+		return ErrNotRunning
+	}
+	return err
+}
