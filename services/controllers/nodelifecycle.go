@@ -24,13 +24,15 @@ var nodeLifecycle = kernel.Decider{
 
 func wakeNodes(v *kernel.View, e kernel.Event) []kernel.Key {
 	if n, old, ok := kinds.Nodes.Of(e); ok {
+		keys := []kernel.Key{e.Key}
 		if n != nil && old != nil && nodeReady(n) == nodeReady(old) {
-			return []kernel.Key{e.Key}
+			return keys
 		}
-		// Whether any node is ready counts for all of them.
-		var keys []kernel.Key
-		for _, one := range kinds.Nodes.List(v, "") {
-			keys = append(keys, kinds.Nodes.Key("", one.Name))
+		// Whether any node is ready counts for those that are not.
+		for one := range v.Entries(kinds.Nodes.Resource, "") {
+			if one.Key != e.Key && nodeReady(one.Object().(*corev1.Node)) != corev1.ConditionTrue {
+				keys = append(keys, one.Key)
+			}
 		}
 		return keys
 	}
@@ -107,6 +109,16 @@ type wanted struct {
 	holds  bool
 }
 
+// anyReady tells whether at least one node is ready.
+func anyReady(v *kernel.View) bool {
+	for e := range v.Entries(kinds.Nodes.Resource, "") {
+		if nodeReady(e.Object().(*corev1.Node)) == corev1.ConditionTrue {
+			return true
+		}
+	}
+	return false
+}
+
 // taintsFor are the node's taints as they should be: those that stand for a
 // condition of its own, and whatever else others put there.
 func taintsFor(v *kernel.View, n *corev1.Node, now time.Time) []corev1.Taint {
@@ -116,7 +128,7 @@ func taintsFor(v *kernel.View, n *corev1.Node, now time.Time) []corev1.Taint {
 	unknown := status == corev1.ConditionUnknown
 	// If no node at all is ready it is more likely that we are cut off than
 	// that all have failed: then nothing is evicted, for there is nowhere to go.
-	evict := slices.ContainsFunc(kinds.Nodes.List(v, ""), func(o *corev1.Node) bool { return nodeReady(o) == corev1.ConditionTrue })
+	evict := anyReady(v)
 	all := []wanted{
 		{corev1.TaintNodeUnschedulable, corev1.TaintEffectNoSchedule, n.Spec.Unschedulable},
 		{corev1.TaintNodeNotReady, corev1.TaintEffectNoSchedule, notReady},

@@ -28,7 +28,7 @@ func TestRollouts(t *testing.T) {
 		r.image(0)
 		r.finish()
 		r.started = true
-		for range rapid.IntRange(1, 12).Draw(rt, "steps") {
+		for range rapid.IntRange(1, 8).Draw(rt, "steps") {
 			switch rapid.IntRange(0, 2).Draw(rt, "step") {
 			case 0:
 				r.image(rapid.IntRange(0, 3).Draw(rt, "image"))
@@ -63,7 +63,7 @@ type run struct {
 
 func newRun(t *testing.T, rt *rapid.T) *run {
 	r := &run{t: rt, world: kerneltest.NewWorld(t, testSchema, deployment, replicaSet, serviceAccount), view: kernel.NewView(testSchema)}
-	r.replicas = rapid.IntRange(1, 7).Draw(rt, "replicas")
+	r.replicas = rapid.IntRange(1, 5).Draw(rt, "replicas")
 	if rapid.Bool().Draw(rt, "percent") {
 		s, m := rapid.IntRange(0, 100).Draw(rt, "surge"), rapid.IntRange(0, 100).Draw(rt, "missing")
 		r.surge, r.missing = (s*r.replicas+99)/100, m*r.replicas/100
