@@ -1,7 +1,115 @@
 package apiserver
 
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/yaml"
+
+	"github.com/rutterhq/rutter/kernel"
+	"github.com/rutterhq/rutter/kinds"
+)
+
+// apply answers a server-side apply (KEP-555): it makes the object as the
+// manager wants it as far as the manager says, and creates it if need be.
 func (r *request) apply(patch []byte, subresource, directive string, dryRun bool) error {
-	return unsupportedMedia(patchTypes)
+	manager := r.query.Get("fieldManager")
+	if manager == "" {
+		return apierrors.NewInvalid(schema.GroupKind{Group: metaGroup, Kind: "PatchOptions"}, "", field.ErrorList{
+			field.Required(field.NewPath("fieldManager"), "is required for apply patch")})
+	}
+	if err := r.checkApplied(patch); err != nil {
+		return err
+	}
+	if directive != metav1.FieldValidationIgnore {
+		if err := kinds.ApplyStrict(patch); err != nil {
+			if directive == metav1.FieldValidationStrict {
+				return badRequest("%v", err)
+			}
+			r.warn(strings.ReplaceAll(err.Error(), "\n", " "))
+		}
+	}
+	force := flag(r.query, "force")
+	by := r.author()
+	by.manager = manager
+	res, err := r.s.write(r.Context(), write{row: r.row, key: r.key(), by: by, dryRun: dryRun,
+		propose: func(v *kernel.View, live *kernel.Entry) (kernel.Write, error) {
+			w := kernel.Write{Verb: kernel.Create, Subresource: subresource, Apply: true}
+			var before kernel.Object
+			if live != nil {
+				w.Verb, before = kernel.Update, live.Object()
+			} else if subresource != "" {
+				return w, r.notFound(r.info.Name)
+			}
+			o, err := kinds.ApplySubresource(r.row, before, patch, subresource, manager, force, time.Now().UTC())
+			if err != nil {
+				return w, err
+			}
+			if live != nil {
+				if err := r.checkVersion(o, live); err != nil {
+					return w, err
+				}
+			}
+			if subresource == "" {
+				err = errors.Join(r.mayCreate(before), r.s.mayGrant(r.Context(), r.user, o, before))
+				if err == nil {
+					err = r.s.claim(r.Context(), v, o, before, by, dryRun)
+				}
+			}
+			w.New = o
+			return w, err
+		}})
+	if err != nil {
+		return err
+	}
+	code := http.StatusOK
+	if res.created {
+		code = http.StatusCreated
+	}
+	return r.writeObject(code, res.object)
 }
 
-func (r *request) serveOpenAPI(path string) error { return errNotFoundPath }
+// mayCreate checks the right to create where an apply will do so: it is asked
+// for as a patch.
+func (r *request) mayCreate(live kernel.Object) error {
+	if live != nil {
+		return nil
+	}
+	a := r.attributes()
+	a.Verb = "create"
+	return r.authorize(a)
+}
+
+// checkApplied wants the applied object to name itself as the path does.
+func (r *request) checkApplied(patch []byte) error {
+	var head struct {
+		metav1.TypeMeta `json:",inline"`
+		Metadata        struct {
+			Name          string `json:"name"`
+			Namespace     string `json:"namespace"`
+			ManagedFields []any  `json:"managedFields"`
+		} `json:"metadata"`
+	}
+	if err := yaml.Unmarshal(patch, &head); err != nil {
+		return badRequest("error decoding YAML: %v", err)
+	}
+	gvk := r.kind.GVK()
+	have := schema.FromAPIVersionAndKind(head.APIVersion, head.Kind)
+	switch {
+	case have != gvk:
+		return badRequest("the applied object must be of type %s, it is %q of %q", gvk.Kind, head.Kind, head.APIVersion)
+	case head.Metadata.Name != "" && head.Metadata.Name != r.info.Name:
+		return badRequest("the name of the object (%s) does not match the name on the URL (%s)", head.Metadata.Name, r.info.Name)
+	case head.Metadata.Namespace != "" && head.Metadata.Namespace != r.info.Namespace:
+		return badRequest("the namespace of the provided object does not match the namespace sent on the request")
+	case len(head.Metadata.ManagedFields) > 0:
+		return badRequest("metadata.managedFields must be nil")
+	}
+	return nil
+}
