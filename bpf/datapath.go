@@ -34,7 +34,8 @@ type Config struct {
 	// CgroupPath is the cgroup whose sockets are served, in the unified
 	// hierarchy; empty: "/rutter/<Node>". It is created if need be.
 	CgroupPath string
-	// HostServices serves every socket of the machine instead.
+	// HostServices serves the programs of the node itself, too: every socket,
+	// in whatever cgroup, in the network namespace of the thread that calls Open.
 	HostServices bool
 	// PinDir is the folder for pins, in a BPF file system; empty:
 	// "/sys/fs/bpf/rutter".
@@ -48,11 +49,12 @@ type Config struct {
 type Datapath struct {
 	cfg    Config
 	root   string // where the unified hierarchy is mounted
-	cgroup string // what the programs are attached to
+	cgroup string // the node's
 	dir    string // of the pins of this layout
 
 	mu      sync.Mutex // guards the following
 	objects serviceObjects
+	host    servicePrograms // with HostServices, those for the node itself
 	links   []link.Link
 	have    map[serviceSvcKey]*held
 	ids     ids
@@ -85,9 +87,6 @@ func Open(cfg Config) (*Datapath, error) {
 		return nil, fmt.Errorf("open datapath: %w", err)
 	}
 	d := &Datapath{cfg: cfg, root: root, cgroup: filepath.Join(root, cfg.CgroupPath), dir: filepath.Join(cfg.PinDir, cfg.Node, layout)}
-	if cfg.HostServices {
-		d.cgroup = root
-	}
 	if err := d.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open datapath of node %s: %w", cfg.Node, err), d.Close())
 	}
@@ -101,7 +100,7 @@ func (d *Datapath) open() error {
 	if err := mountBPF(); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Join(d.root, d.cfg.CgroupPath), 0o755); err != nil {
+	if err := os.MkdirAll(d.cgroup, 0o755); err != nil {
 		return fmt.Errorf("create cgroup: %w", err)
 	}
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
@@ -124,29 +123,64 @@ func (d *Datapath) open() error {
 	return d.attach()
 }
 
+// Whom programs are for, as service.c says it.
+const (
+	scopeAll = iota
+	scopeOthers
+	scopeOwn
+)
+
 // load loads the programs, with the pinned maps where there are any.
 func (d *Datapath) load() error {
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return fmt.Errorf("create pin folder: %w", err)
 	}
-	spec, err := loadService()
+	own, scope := uint64(0), uint32(scopeAll)
+	if d.cfg.HostServices {
+		var err error
+		if own, err = netnsCookie(); err != nil {
+			return err
+		}
+		scope = scopeOthers
+	}
+	spec, err := d.spec(scope, own)
 	if err != nil {
 		return err
-	}
-	if r := d.cfg.Range; r.IsValid() {
-		if !r.Addr().Is4() || r.Bits() == 0 {
-			return fmt.Errorf("service range %s: needs to be a range of IPv4 addresses", r)
-		}
-		mask := portableMask(r.Bits())
-		err := errors.Join(spec.Variables[serviceVarRangeMask].Set(mask), spec.Variables[serviceVarRangeNet].Set(ipBits(r.Masked().Addr())))
-		if err != nil {
-			return fmt.Errorf("set service range: %w", err)
-		}
 	}
 	if err := spec.LoadAndAssign(&d.objects, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: d.dir}}); err != nil {
 		return fmt.Errorf("load programs: %w", err)
 	}
+	if !d.cfg.HostServices {
+		return nil
+	}
+	if spec, err = d.spec(scopeOwn, own); err != nil {
+		return err
+	}
+	if err := spec.LoadAndAssign(&d.host, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: d.dir}}); err != nil {
+		return fmt.Errorf("load programs for the host: %w", err)
+	}
 	return nil
+}
+
+// spec is the programs with what is constant in them.
+func (d *Datapath) spec(scope uint32, own uint64) (*ebpf.CollectionSpec, error) {
+	spec, err := loadService()
+	if err != nil {
+		return nil, err
+	}
+	constants := map[string]any{serviceVarScope: scope, serviceVarOwnNetns: own}
+	if r := d.cfg.Range; r.IsValid() {
+		if !r.Addr().Is4() || r.Bits() == 0 {
+			return nil, fmt.Errorf("service range %s: needs to be a range of IPv4 addresses", r)
+		}
+		constants[serviceVarRangeMask], constants[serviceVarRangeNet] = portableMask(r.Bits()), ipBits(r.Masked().Addr())
+	}
+	for name, value := range constants {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return nil, fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	return spec, nil
 }
 
 // portableMask is the netmask in network byte order.
@@ -334,7 +368,7 @@ func (d *Datapath) close() error {
 		errs = append(errs, l.Close())
 	}
 	d.links = nil
-	errs = append(errs, d.objects.Close())
+	errs = append(errs, d.objects.Close(), d.host.Close())
 	return errors.Join(errs...)
 }
 

@@ -236,6 +236,65 @@ func TestNodesAreApart(t *testing.T) {
 	}
 }
 
+// With host services the node's own programs are served, in any cgroup, and
+// pods as before; programs in network namespaces of others are not.
+func TestHostServices(t *testing.T) {
+	host, pods, others := newNetwork(t), newNetwork(t), newNetwork(t)
+	backend := "10.42.0.11:8080"
+	for _, n := range []*network{host, pods, others} {
+		n.serve(backend)
+	}
+	cfg := Config{Node: testNode(t, "a"), HostServices: true, Range: netipPrefix("10.43.0.0/16")}
+	var d *Datapath
+	take := func() {
+		t.Helper()
+		host.do(func() (err error) {
+			d, err = Open(cfg)
+			return err
+		})
+	}
+	take()
+	t.Cleanup(func() {
+		if err := Remove(cfg); err != nil {
+			t.Error(err)
+		}
+	})
+	set(t, d, svcFor(TCP, vip, backend), svcFor(UDP, vip, backend))
+	other := open(t, Config{Node: testNode(t, "b")}) // only for its cgroup
+	inHost, elsewhere := d.cfg.CgroupPath, other.cfg.CgroupPath
+	served := func(c *client) bool {
+		return c.ask("tcp", 1, vip).Err == "" && c.ask("tcp6", 1, vip).Err == ""
+	}
+	for range 2 {
+		for _, c := range []*client{host.client(elsewhere), host.client(inHost), pods.client(inHost)} {
+			if a := c.ask("tcp", 1, vip); a.Err != "" || a.Peers[0] != vip {
+				t.Errorf("%+v", a)
+			}
+			if a := c.ask("udp", 3, vip); a.Err != "" || a.Peers[2] != vip {
+				t.Errorf("%+v", a)
+			}
+		}
+		if served(others.client(elsewhere)) {
+			t.Error("who has nothing to do with the node is served by it")
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		take()
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cfg.HostServices = false
+	take()
+	if served(host.client(elsewhere)) || !served(host.client(inHost)) || !served(pods.client(inHost)) {
+		t.Error("without host services, other programs than the node's pods are served")
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A program that is its own only backend reaches itself.
 func TestHairpin(t *testing.T) {
 	n := newNetwork(t)

@@ -116,3 +116,17 @@ func removeEmpty(path, top string) error {
 	}
 	return nil
 }
+
+// netnsCookie is the number by which programs know the network namespace that
+// the calling thread is in.
+func netnsCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("find own network namespace: %w", err)
+	}
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err := errors.Join(err, unix.Close(fd)); err != nil {
+		return 0, fmt.Errorf("find own network namespace: %w", err)
+	}
+	return cookie, nil
+}

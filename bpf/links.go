@@ -20,8 +20,7 @@ type hook struct {
 
 // hooks are in the order in which they are attached: what turns addresses
 // back goes first, so that no translated socket ever sees a backend.
-func (d *Datapath) hooks() []hook {
-	o := &d.objects
+func hooks(o *servicePrograms) []hook {
 	return []hook{
 		{"getpeername4", ebpf.AttachCgroupInet4GetPeername, o.Getpeername4},
 		{"getpeername6", ebpf.AttachCgroupInet6GetPeername, o.Getpeername6},
@@ -33,27 +32,51 @@ func (d *Datapath) hooks() []hook {
 	}
 }
 
+// Pins of links, before the name of the hook.
+const (
+	nodeLink = "link_"
+	hostLink = "link_host_" // on the root cgroup
+)
+
 // attach has every hook run our program: a pinned link by an update of it,
 // which no connection notices, or else a new one.
 func (d *Datapath) attach() error {
-	id, err := cgroupID(d.cgroup)
-	if err != nil {
-		return err
-	}
-	for _, h := range d.hooks() {
-		l, err := d.attachOne(h, id)
-		if err != nil {
-			return fmt.Errorf("attach %s to %s: %w", h.name, d.cgroup, err)
+	for _, h := range hooks(&d.objects.servicePrograms) {
+		if err := d.attachOne(h, d.cgroup, nodeLink); err != nil {
+			return err
 		}
-		d.links = append(d.links, l)
+	}
+	for _, h := range hooks(&d.host) {
+		if !d.cfg.HostServices {
+			if err := removeLink(filepath.Join(d.dir, hostLink+h.name)); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := d.attachOne(h, d.root, hostLink); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func (d *Datapath) attachOne(h hook, cgroup uint64) (link.Link, error) {
-	pin := filepath.Join(d.dir, "link_"+h.name)
+func (d *Datapath) attachOne(h hook, cgroup, prefix string) error {
+	l, err := linkOf(h, cgroup, filepath.Join(d.dir, prefix+h.name))
+	if err != nil {
+		return fmt.Errorf("attach %s to %s: %w", h.name, cgroup, err)
+	}
+	d.links = append(d.links, l)
+	return nil
+}
+
+// linkOf returns the link that is pinned, now running the hook's program, or a new one.
+func linkOf(h hook, cgroup, pin string) (link.Link, error) {
+	id, err := cgroupID(cgroup)
+	if err != nil {
+		return nil, err
+	}
 	old, err := link.LoadPinnedLink(pin, nil)
-	if err == nil && attachedTo(old, cgroup) {
+	if err == nil && attachedTo(old, id) {
 		if err := old.Update(h.program); err != nil {
 			return nil, errors.Join(err, old.Close())
 		}
@@ -62,7 +85,7 @@ func (d *Datapath) attachOne(h hook, cgroup uint64) (link.Link, error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("take over: %w", err)
 	}
-	fresh, err := link.AttachCgroup(link.CgroupOptions{Path: d.cgroup, Attach: h.at, Program: h.program})
+	fresh, err := link.AttachCgroup(link.CgroupOptions{Path: cgroup, Attach: h.at, Program: h.program})
 	if err != nil {
 		return nil, err
 	}

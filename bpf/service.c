@@ -146,6 +146,27 @@ struct {
 volatile const __u32 range_net;
 volatile const __u32 range_mask;
 
+/*
+ * Which sockets the program is for. On the node's own cgroup it is for all or,
+ * where host services are on, for those of other network namespaces than the
+ * node's; on the root cgroup it is for those of the node's. So each socket has
+ * one program, and containers on the machine that are nobody's pods have none.
+ */
+enum scope { ALL, OTHERS, OWN };
+volatile const __u32 scope;
+volatile const __u64 own_netns; /* cookie of the node's network namespace */
+
+INLINE int concerned(struct bpf_sock_addr *ctx)
+{
+	switch (scope) {
+	case OTHERS:
+		return bpf_get_netns_cookie(ctx) != own_netns;
+	case OWN:
+		return bpf_get_netns_cookie(ctx) == own_netns;
+	}
+	return 1;
+}
+
 INLINE void count(__u32 what)
 {
 	__u64 *n = bpf_map_lookup_elem(&counters, &what);
@@ -391,7 +412,7 @@ int connect4(struct bpf_sock_addr *ctx)
 	struct address dst = { .ip = ctx->user_ip4, .port = ctx->user_port };
 	int proto = protocol(ctx), verdict;
 
-	if (!proto)
+	if (!proto || !concerned(ctx))
 		return ALLOW;
 	verdict = on_connect(ctx, proto, &dst);
 	ctx->user_ip4 = dst.ip;
@@ -406,7 +427,7 @@ int connect6(struct bpf_sock_addr *ctx)
 	struct address dst = { .ip = ctx->user_ip6[3], .port = ctx->user_port };
 	int proto = protocol(ctx), verdict;
 
-	if (!proto || !mapped(ctx))
+	if (!proto || !mapped(ctx) || !concerned(ctx))
 		return ALLOW;
 	verdict = on_connect(ctx, proto, &dst);
 	ctx->user_ip6[3] = dst.ip;
@@ -424,7 +445,7 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 	struct address dst = { .ip = ctx->user_ip4, .port = ctx->user_port };
 	int verdict;
 
-	if (ctx->protocol != UDP)
+	if (ctx->protocol != UDP || !concerned(ctx))
 		return ALLOW;
 	verdict = on_sendmsg(ctx, &dst);
 	ctx->user_ip4 = dst.ip;
@@ -436,7 +457,7 @@ INLINE int show4(struct bpf_sock_addr *ctx)
 {
 	struct address src = { .ip = ctx->user_ip4, .port = ctx->user_port };
 
-	if (reverse(ctx, &src)) {
+	if (concerned(ctx) && reverse(ctx, &src)) {
 		ctx->user_ip4 = src.ip;
 		ctx->user_port = src.port;
 	}
@@ -447,7 +468,7 @@ INLINE int show6(struct bpf_sock_addr *ctx)
 {
 	struct address src = { .ip = ctx->user_ip6[3], .port = ctx->user_port };
 
-	if (mapped(ctx) && reverse(ctx, &src)) {
+	if (mapped(ctx) && concerned(ctx) && reverse(ctx, &src)) {
 		ctx->user_ip6[3] = src.ip;
 		ctx->user_port = src.port;
 	}

@@ -81,8 +81,10 @@ const (
 	serviceProgRecvmsg4     = "recvmsg4"
 	serviceProgRecvmsg6     = "recvmsg6"
 	serviceProgSendmsg4     = "sendmsg4"
+	serviceVarOwnNetns      = "own_netns"
 	serviceVarRangeMask     = "range_mask"
 	serviceVarRangeNet      = "range_net"
+	serviceVarScope         = "scope"
 )
 
 // loadService returns the embedded CollectionSpec for service.
@@ -152,8 +154,10 @@ type serviceMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type serviceVariableSpecs struct {
+	OwnNetns  *ebpf.VariableSpec `ebpf:"own_netns"`
 	RangeMask *ebpf.VariableSpec `ebpf:"range_mask"`
 	RangeNet  *ebpf.VariableSpec `ebpf:"range_net"`
+	Scope     *ebpf.VariableSpec `ebpf:"scope"`
 }
 
 // serviceObjects contains all objects after they have been loaded into the kernel.
@@ -199,8 +203,10 @@ func (m *serviceMaps) Close() error {
 //
 // It can be passed to loadServiceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type serviceVariables struct {
+	OwnNetns  *ebpf.Variable `ebpf:"own_netns"`
 	RangeMask *ebpf.Variable `ebpf:"range_mask"`
 	RangeNet  *ebpf.Variable `ebpf:"range_net"`
+	Scope     *ebpf.Variable `ebpf:"scope"`
 }
 
 // servicePrograms contains all programs after they have been loaded into the kernel.

@@ -55,6 +55,7 @@ struct bpf_sock_addr {
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static __u32 (*const bpf_get_prandom_u32)(void) = (void *)7;
 static void *(*const bpf_sk_storage_get)(void *map, void *sk, void *value, __u64 flags) = (void *)107;
+static __u64 (*const bpf_get_netns_cookie)(void *ctx) = (void *)122;
 static int (*const bpf_set_retval)(int retval) = (void *)187;
 
 #endif
