@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -130,12 +131,16 @@ func validatePod(now, old *corev1.Pod) field.ErrorList {
 	if old == nil {
 		return validatePodCreate(now)
 	}
-	if old.Spec.NodeName == "" && now.Spec.NodeName != "" {
+	var errs field.ErrorList
+	if node := now.Spec.NodeName; old.Spec.NodeName == "" && node != "" {
+		for _, m := range apivalidation.NameIsDNSSubdomain(node, false) {
+			errs = append(errs, field.Invalid(field.NewPath("spec", "nodeName"), node, m))
+		}
 		bound := *old
-		bound.Spec.NodeName = now.Spec.NodeName
+		bound.Spec.NodeName = node
 		old = &bound
 	}
-	errs := validatePodUpdate(now, old)
+	errs = append(errs, validatePodUpdate(now, old)...)
 	if !apiequality.Semantic.DeepEqual(now.Status, old.Status) {
 		errs = append(errs, validatePodStatus(now, old)...)
 	}

@@ -14,14 +14,17 @@ import (
 )
 
 // validatePodUpdate checks an update of a pod: the new pod as such, and that
-// no more has changed than may.
+// no more has changed than may. Most updates are of the status: a spec that has
+// not changed is as right as it was, and is not looked at again.
 func validatePodUpdate(now, old *corev1.Pod) field.ErrorList {
 	c := &podCheck{spec: &now.Spec, meta: &now.ObjectMeta, pod: true}
-	meta := field.NewPath("metadata")
 	c.add(validateMetaUpdate(now, old)...)
 	c.metadata(now)
+	if sameSpec(now, old) && maps.Equal(now.Annotations, old.Annotations) {
+		return c.errs
+	}
 	c.podOnly(now)
-	c.add(validatePodAnnotationUpdate(now, old, meta.Child("annotations"))...)
+	c.add(validatePodAnnotationUpdate(now, old, field.NewPath("metadata", "annotations"))...)
 	if c.specChange(now, old) {
 		c.specFrozen(now, old)
 	}
@@ -116,7 +119,7 @@ func (c *podCheck) tolerationsKept(now, old []corev1.Toleration, at *field.Path)
 
 // specFrozen wants everything else to be as it was.
 func (c *podCheck) specFrozen(now, old *corev1.Pod) {
-	if apiequality.Semantic.DeepEqual(now.Spec, old.Spec) {
+	if sameSpec(now, old) {
 		return
 	}
 	path := field.NewPath("spec")
