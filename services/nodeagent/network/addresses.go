@@ -104,14 +104,6 @@ func (a *addresses) free() (netip.Addr, error) {
 	}
 }
 
-// get returns the pod's address, if it has one.
-func (a *addresses) get(uid string) (netip.Addr, bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	ip, ok := a.of[uid]
-	return ip, ok
-}
-
 // takeBack makes the pod's address free.
 func (a *addresses) takeBack(uid string) error {
 	a.mu.Lock()

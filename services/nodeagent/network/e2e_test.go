@@ -28,11 +28,11 @@ import (
 // namespace that goes with the test.
 
 type space struct {
-	t  *testing.T
+	t  testing.TB
 	ns netns.NsHandle
 }
 
-func newSpace(t *testing.T) *space {
+func newSpace(t testing.TB) *space {
 	t.Helper()
 	s := &space{t: t}
 	err := onThread(func() (err error) {
@@ -47,7 +47,7 @@ func newSpace(t *testing.T) *space {
 }
 
 // podSpace is the namespace of a pod.
-func podSpace(t *testing.T, path string) *space {
+func podSpace(t testing.TB, path string) *space {
 	t.Helper()
 	ns, err := netns.GetFromPath(path)
 	if err != nil {
@@ -176,7 +176,7 @@ func (s *space) attach(n *Network, uid string) (*space, netip.Addr) {
 	return podSpace(s.t, path), ip
 }
 
-func testConfig(t *testing.T, pods string) Config {
+func testConfig(t testing.TB, pods string) Config {
 	return Config{
 		RunDir: t.TempDir(), PodRange: netip.MustParsePrefix(pods),
 		ClusterRange: netip.MustParsePrefix("10.42.0.0/16"), ServiceRange: netip.MustParsePrefix("10.43.0.0/16"),
@@ -436,22 +436,28 @@ func TestAttachAtOnce(t *testing.T) {
 	}
 }
 
-func TestHowLongAttachTakes(t *testing.T) {
-	node := newSpace(t)
-	n := node.up(testConfig(t, "10.42.1.0/24"))
-	var took []time.Duration
-	for i := range 40 {
-		start := time.Now()
-		if _, _, err := n.Attach(context.Background(), string(rune('A'+i))); err != nil {
-			t.Fatal(err)
+// How long it takes to attach a pod, and to find one attached.
+func BenchmarkAttach(b *testing.B) {
+	node := newSpace(b)
+	n := node.up(testConfig(b, "10.42.0.0/16"))
+	b.Run("new", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			uid := fmt.Sprint("pod-", i)
+			if _, _, err := n.Attach(context.Background(), uid); err != nil {
+				b.Fatal(err)
+			}
+			b.StopTimer()
+			if err := n.Detach(context.Background(), uid); err != nil {
+				b.Fatal(err)
+			}
+			b.StartTimer()
 		}
-		took = append(took, time.Since(start))
-	}
-	slices.Sort(took)
-	t.Logf("attach: fastest %s, median %s, slowest %s", took[0], took[len(took)/2], took[len(took)-1])
-	start := time.Now()
-	if _, _, err := n.Attach(context.Background(), "A"); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("attach again: %s", time.Since(start))
+	})
+	b.Run("again", func(b *testing.B) {
+		for b.Loop() {
+			if _, _, err := n.Attach(context.Background(), "pod"); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
