@@ -11,7 +11,7 @@ import (
 
 // The media types of the protobuf forms of the documents.
 const (
-	openAPIv2Proto = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+	openAPIv2Proto = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 	openAPIv3Proto = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
 )
 
