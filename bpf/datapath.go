@@ -103,9 +103,6 @@ func (d *Datapath) open() error {
 	if err := os.MkdirAll(d.cgroup, 0o755); err != nil {
 		return fmt.Errorf("create cgroup: %w", err)
 	}
-	if err := os.MkdirAll(d.dir, 0o700); err != nil {
-		return fmt.Errorf("create pin folder: %w", err)
-	}
 	err := d.load()
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
 		// Maps of this layout, yet others than ours: nothing can be taken over.

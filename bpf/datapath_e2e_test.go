@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -432,6 +433,34 @@ func TestCgroupMadeAgain(t *testing.T) {
 	}
 	if a := n.client(d.cfg.CgroupPath).ask("tcp", 1, vip); a.Err != "" || a.Peers[0] != vip {
 		t.Errorf("%+v", a)
+	}
+}
+
+// Pins under our name that are not ours to take over are replaced.
+func TestForeignMaps(t *testing.T) {
+	cfg := Config{Node: testNode(t, "a")}
+	d := open(t, cfg)
+	set(t, d, svcFor(TCP, vip))
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	pin := filepath.Join(d.dir, serviceMapSlots)
+	if err := os.Remove(pin); err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer foreign.Close()
+	if err := foreign.Pin(pin); err != nil {
+		t.Fatal(err)
+	}
+	d = open(t, cfg)
+	want := svcFor(TCP, vip, "10.42.0.11:8080")
+	set(t, d, want)
+	if got, err := d.Services(); err != nil || len(got) != 1 || !slices.Equal(got[0].Backends, want.Backends) {
+		t.Errorf("the maps hold %v, %v", got, err)
 	}
 }
 
