@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"github.com/rutterhq/rutter/kernel"
+	"github.com/rutterhq/rutter/kinds/openapi/fieldset"
 	"github.com/rutterhq/rutter/kinds/openapi/models"
 )
 
@@ -39,7 +40,11 @@ func (f *finisher) manageFields(o, old kernel.Object) *kernel.Refusal {
 	if sub == kernel.Whole {
 		sub = ""
 	}
-	if walked(f.row, sub, o, old, f.Manager, f.now) {
+	fast := walked
+	if old != nil {
+		fast = walkedUpdate
+	}
+	if fast(f.row, sub, o, old, f.Manager, f.now) {
 		return nil
 	}
 	m, err := newFieldManager(f.row, sub)
@@ -80,26 +85,32 @@ func newFieldManager(row Row, subresource string) (*managedfields.FieldManager, 
 	return m, nil
 }
 
-// resetFields are what a write through the subresource cannot set, and so its
-// manager cannot own.
+// notWritten are the fields that a write through the subresource cannot set, and
+// so its manager cannot own.
+func notWritten(info *Info, subresource string) fieldset.Skip {
+	switch {
+	case !info.Status:
+		return fieldset.Skip{}
+	case subresource != "status":
+		return fieldset.Skip{Top: "status"}
+	case info.Resource == Pods.Resource:
+		return fieldset.Skip{Top: "spec", Meta: []string{"deletionTimestamp", "ownerReferences"}}
+	case info.Resource == Deployments.Resource:
+		return fieldset.Skip{Top: "spec", Meta: []string{"labels"}}
+	}
+	return fieldset.Skip{Top: "spec"}
+}
+
+// resetFields are notWritten as the library takes it.
 func resetFields(row Row, subresource string) map[fieldpath.APIVersion]fieldpath.Filter {
 	info := row.Describe()
-	if !info.Status {
+	skip := notWritten(info, subresource)
+	if skip.Top == "" {
 		return nil
 	}
-	var reset []fieldpath.Path
-	switch subresource {
-	case "status":
-		reset = append(reset, fieldpath.MakePathOrDie("spec"))
-		switch info.Resource {
-		case Pods.Resource:
-			reset = append(reset, fieldpath.MakePathOrDie("metadata", "deletionTimestamp"),
-				fieldpath.MakePathOrDie("metadata", "ownerReferences"))
-		case Deployments.Resource:
-			reset = append(reset, fieldpath.MakePathOrDie("metadata", "labels"))
-		}
-	default:
-		reset = append(reset, fieldpath.MakePathOrDie("status"))
+	reset := []fieldpath.Path{fieldpath.MakePathOrDie(skip.Top)}
+	for _, name := range skip.Meta {
+		reset = append(reset, fieldpath.MakePathOrDie("metadata", name))
 	}
 	version := fieldpath.APIVersion(info.GVK().GroupVersion().String())
 	return map[fieldpath.APIVersion]fieldpath.Filter{version: fieldpath.NewExcludeSetFilter(fieldpath.NewSet(reset...))}
