@@ -48,8 +48,8 @@ type Config struct {
 	ClusterRange  netip.Prefix // of all pods; what goes there is not masqueraded
 	ServiceRange  netip.Prefix
 	ClusterDNS    netip.Addr // this node answers there
-	ClusterDomain string // "cluster.local"
-	ResolvConf    string // of the node; empty: /etc/resolv.conf
+	ClusterDomain string     // "cluster.local"
+	ResolvConf    string     // of the node; empty: /etc/resolv.conf
 
 	// Network makes the pods' network once the node has its range. Nil: pods get
 	// the network of package network.

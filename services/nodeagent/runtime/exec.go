@@ -63,12 +63,40 @@ func (c *Client) Exec(ctx context.Context, id string, e Exec) (int, error) {
 	} else if stderr == nil {
 		stderr = io.Discard
 	}
-	opts = append(opts, cio.WithStreams(e.Stdin, stdout, stderr))
-	p, err := t.Exec(ctx, "exec-"+uuid.NewString(), proc, cio.NewCreator(opts...))
+	var p containerd.Process
+	stdin := e.Stdin
+	if stdin != nil {
+		// The command sees the end of its input when the client has closed it.
+		stdin = &endReader{r: e.Stdin, end: func() { p.CloseIO(context.WithoutCancel(ctx), containerd.WithStdinCloser) }, started: make(chan struct{})}
+	}
+	opts = append(opts, cio.WithStreams(stdin, stdout, stderr))
+	p, err = t.Exec(ctx, "exec-"+uuid.NewString(), proc, cio.NewCreator(opts...))
 	if err != nil {
 		return 0, fmt.Errorf("exec in container %s: %w", id, err)
 	}
+	if r, ok := stdin.(*endReader); ok {
+		close(r.started)
+	}
 	return c.drive(ctx, p, e)
+}
+
+// endReader tells when its reader is at its end, once.
+type endReader struct {
+	r       io.Reader
+	end     func()
+	started chan struct{} // closed when end may be called
+	over    bool
+}
+
+// Read implements io.Reader.
+func (e *endReader) Read(b []byte) (int, error) {
+	n, err := e.r.Read(b)
+	if err != nil && !e.over {
+		e.over = true
+		<-e.started
+		e.end()
+	}
+	return n, err
 }
 
 // drive starts an exec, serves its terminal and waits for its end.
@@ -109,24 +137,20 @@ func (c *Client) drive(ctx context.Context, p containerd.Process, e Exec) (int, 
 			if err != nil {
 				return 0, fmt.Errorf("exec: %w", err)
 			}
-			if io := p.IO(); io != nil && e.Stdin == nil {
-				io.Wait()
-			} else if io != nil {
-				drain(io)
-			}
+			drain(p.IO())
 			return int(code), nil
 		}
 	}
 }
 
-// drain waits for the rest of an output whose input is still open: the copy of
-// the input ends only with the client.
+// drainMax bounds how long an exec waits for the rest of its output: a child that
+// the command left behind may hold it open for ever.
+const drainMax = time.Second
+
 func drain(i cio.IO) {
-	const rest = 200 * time.Millisecond // for what the shim still holds after the exit
-	timer := time.NewTimer(rest)
-	defer timer.Stop()
-	i.Cancel()
-	<-timer.C
+	cut := time.AfterFunc(drainMax, i.Cancel)
+	defer cut.Stop()
+	i.Wait()
 }
 
 // Output runs a command and returns what it printed, at most limit bytes.
