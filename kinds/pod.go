@@ -2,6 +2,7 @@ package kinds
 
 import (
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
@@ -95,10 +96,10 @@ func dropGatedStatusFields(s *corev1.PodStatus) {
 // writer who does not know them has dropped them. An empty list takes them away.
 func keepClaimStatuses(now, old *corev1.PodStatus) {
 	if now.ResourceClaimStatuses == nil {
-		now.ResourceClaimStatuses = old.ResourceClaimStatuses
+		now.ResourceClaimStatuses = slices.Clone(old.ResourceClaimStatuses)
 	}
 	if now.ExtendedResourceClaimStatus == nil {
-		now.ExtendedResourceClaimStatus = old.ExtendedResourceClaimStatus
+		now.ExtendedResourceClaimStatus = old.ExtendedResourceClaimStatus.DeepCopy()
 	}
 }
 

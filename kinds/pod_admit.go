@@ -2,6 +2,8 @@ package kinds
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -51,10 +53,10 @@ func admitPod(v *kernel.View, w kernel.Write, now, old *corev1.Pod) field.ErrorL
 	return errs
 }
 
-// keep returns the old value where an update has left it out.
+// keep returns a copy of the old value where an update has left it out.
 func keep[V any](now, old *V) *V {
-	if now == nil {
-		return old
+	if now == nil && old != nil {
+		return pointer(*old)
 	}
 	return now
 }
@@ -69,6 +71,9 @@ func admitServiceAccount(v *kernel.View, w kernel.Write, p *corev1.Pod) field.Er
 	if !ok {
 		return field.ErrorList{field.Forbidden(field.NewPath("spec", "serviceAccountName"),
 			fmt.Sprintf("error looking up service account %s/%s: serviceaccount %q not found", w.Key.Namespace, s.ServiceAccountName, s.ServiceAccountName))}
+	}
+	if errs := mountableSecrets(account, s); len(errs) > 0 {
+		return errs
 	}
 	mount := s.AutomountServiceAccountToken
 	if mount == nil {
@@ -86,6 +91,47 @@ func admitServiceAccount(v *kernel.View, w kernel.Write, p *corev1.Pod) field.Er
 		}
 	}
 	return nil
+}
+
+// mountableSecrets holds the pods of an account that says so to the secrets
+// that the account lists.
+func mountableSecrets(account *corev1.ServiceAccount, s *corev1.PodSpec) field.ErrorList {
+	if enforced, err := strconv.ParseBool(account.Annotations["kubernetes.io/enforce-mountable-secrets"]); err != nil || !enforced {
+		return nil
+	}
+	var errs field.ErrorList
+	path := field.NewPath("spec")
+	check := func(name string, at *field.Path) {
+		if !slices.ContainsFunc(account.Secrets, func(r corev1.ObjectReference) bool { return r.Name == name }) {
+			errs = append(errs, field.Forbidden(at, fmt.Sprintf("%s: secret %q is not allowed because service account %s does not reference that secret",
+				at, name, account.Name)))
+		}
+	}
+	for i, v := range s.Volumes {
+		if v.Secret != nil {
+			check(v.Secret.SecretName, path.Child("volumes").Index(i).Child("secret", "secretName"))
+		}
+	}
+	c := &podCheck{spec: s}
+	c.eachContainer(path, func(ctr *corev1.Container, at *field.Path) {
+		for i, e := range ctr.Env {
+			if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil {
+				check(e.ValueFrom.SecretKeyRef.Name, at.Child("env").Index(i).Child("valueFrom", "secretKeyRef", "name"))
+			}
+		}
+		for i, e := range ctr.EnvFrom {
+			if e.SecretRef != nil {
+				check(e.SecretRef.Name, at.Child("envFrom").Index(i).Child("secretRef", "name"))
+			}
+		}
+	})
+	for i, r := range s.ImagePullSecrets {
+		if !slices.Contains(account.ImagePullSecrets, r) {
+			errs = append(errs, field.Forbidden(path.Child("imagePullSecrets").Index(i), fmt.Sprintf(
+				`imagePullSecrets[%d].name="%s" is not allowed because service account %s does not reference that imagePullSecret`, i, r.Name, account.Name)))
+		}
+	}
+	return errs
 }
 
 // mountToken mounts token, CA and namespace into every container that has

@@ -2,6 +2,7 @@ package kinds
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -162,7 +163,9 @@ func (s *podSummary) running(p *corev1.Pod) {
 		return
 	}
 	switch {
-	case anyRuns && podCondition(&p.Status, corev1.PodReady).Status == corev1.ConditionTrue:
+	case anyRuns && slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	}):
 		s.reason = "Running"
 	case failure != "":
 		s.reason = failure

@@ -1,6 +1,7 @@
 package kinds
 
 import (
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -395,7 +396,7 @@ func (c *podCheck) podCertificate(p *corev1.PodCertificateProjection, at *field.
 }
 
 func (c *podCheck) userAnnotations(set map[string]string, at *field.Path) {
-	for k := range set {
+	for _, k := range slices.Sorted(maps.Keys(set)) {
 		c.add(validation.IsDomainPrefixedKey(at, strings.ToLower(k))...)
 	}
 	if apivalidation.ValidateAnnotationsSize(set) != nil {
