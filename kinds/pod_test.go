@@ -342,3 +342,15 @@ func TestUnsupportedPodFields(t *testing.T) {
 		}
 	}
 }
+
+// Who makes pods is told of it at once, and once.
+func TestUnsupportedTemplateFields(t *testing.T) {
+	tmpl := &corev1.PodTemplateSpec{Spec: corev1.PodSpec{HostUsers: pointer(false)}}
+	path := field.NewPath("spec", "template")
+	if errs := admitPodTemplate(tmpl, nil, path); len(errs) != 1 || errs[0].Field != "spec.template.spec.hostUsers" {
+		t.Errorf("a create: %v", errs)
+	}
+	if errs := admitPodTemplate(tmpl, tmpl.DeepCopy(), path); len(errs) != 0 {
+		t.Errorf("an update of something else: %v", errs)
+	}
+}

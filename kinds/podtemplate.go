@@ -30,3 +30,12 @@ func validatePodTemplate(t, old *corev1.PodTemplateSpec, path *field.Path) field
 	}
 	return c.errs
 }
+
+// admitPodTemplate refuses a template whose pods would be refused for what is
+// not supported yet. One that has not changed was told so before.
+func admitPodTemplate(t, old *corev1.PodTemplateSpec, path *field.Path) field.ErrorList {
+	if old != nil && apiequality.Semantic.DeepEqual(t.Spec, old.Spec) {
+		return nil
+	}
+	return unsupportedPodFields(&t.Spec, path.Child("spec"))
+}
