@@ -29,6 +29,7 @@ var Deployments = &Kind[*appsv1.Deployment]{
 	NewList:        func() runtime.Object { return &appsv1.DeploymentList{} },
 	Default:        defaultDeployment,
 	Prepare:        prepareDeployment,
+	Admit:          admitDeployment,
 	Validate:       validateDeployment,
 	ValidateStatus: validateDeploymentStatus,
 	Columns: append(append([]Column[*appsv1.Deployment]{

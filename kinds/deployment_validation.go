@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/rutterhq/rutter/kernel"
 )
 
 // validateDeployment checks a create or an update of a Deployment, whose
@@ -110,4 +112,13 @@ func validateDeploymentStatus(now, old *appsv1.Deployment) field.ErrorList {
 		errs = append(errs, field.Invalid(path.Child("collisionCount"), value(s.CollisionCount), "cannot be decremented"))
 	}
 	return errs
+}
+
+// admitDeployment refuses in the pod template what would be refused in a pod.
+func admitDeployment(_ *kernel.View, _ kernel.Write, now, old *appsv1.Deployment) field.ErrorList {
+	var was *corev1.PodTemplateSpec
+	if old != nil {
+		was = &old.Spec.Template
+	}
+	return admitPodTemplate(&now.Spec.Template, was, field.NewPath("spec", "template"))
 }

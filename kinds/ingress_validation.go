@@ -240,7 +240,7 @@ func admitIngress(v *kernel.View, _ kernel.Write, now, old *networkingv1.Ingress
 	var errs field.ErrorList
 	check := func(b *networkingv1.IngressBackend, path *field.Path) {
 		if b != nil && b.Resource != nil {
-			errs = append(errs, notYet(path.Child("resource")))
+			errs = append(errs, notSupportedYet(path.Child("resource")))
 		}
 	}
 	check(now.Spec.DefaultBackend, field.NewPath("spec", "defaultBackend"))

@@ -19,6 +19,7 @@ var IngressClasses = &Kind[*networkingv1.IngressClass]{
 	New:      func() *networkingv1.IngressClass { return &networkingv1.IngressClass{} },
 	NewList:  func() runtime.Object { return &networkingv1.IngressClassList{} },
 	Default:  defaultIngressClass,
+	Admit:    admitIngressClass,
 	Validate: validateIngressClass,
 	Columns: []Column[*networkingv1.IngressClass]{
 		{
@@ -96,4 +97,12 @@ func validateIngressParameters(p *networkingv1.IngressClassParametersReference, 
 		}))
 	}
 	return errs
+}
+
+// admitIngressClass refuses parameters: nothing reads them.
+func admitIngressClass(_ *kernel.View, _ kernel.Write, now, _ *networkingv1.IngressClass) field.ErrorList {
+	if now.Spec.Parameters != nil {
+		return field.ErrorList{notSupportedYet(field.NewPath("spec", "parameters"))}
+	}
+	return nil
 }

@@ -86,8 +86,3 @@ var protocols = []corev1.Protocol{corev1.ProtocolSCTP, corev1.ProtocolTCP, corev
 func frozen(path *field.Path) *field.Error {
 	return field.Forbidden(path, "field is immutable when `immutable` is set")
 }
-
-// notYet refuses a field that is valid, but that nothing here acts on.
-func notYet(path *field.Path) *field.Error {
-	return field.Forbidden(path, "not supported yet")
-}

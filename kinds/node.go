@@ -87,6 +87,9 @@ func prepareNode(now, old *corev1.Node) {
 	if old.Spec.PodPreemptionPolicy == nil {
 		now.Spec.PodPreemptionPolicy = nil
 	}
+	if old.Status.Config == nil {
+		now.Status.Config = nil
+	}
 }
 
 // NodeReady tells whether the node says that it can run pods. A node without

@@ -23,6 +23,7 @@ var ReplicaSets = &Kind[*appsv1.ReplicaSet]{
 	NewList:        func() runtime.Object { return &appsv1.ReplicaSetList{} },
 	Default:        defaultReplicaSet,
 	Prepare:        prepareReplicaSet,
+	Admit:          admitReplicaSet,
 	Validate:       validateReplicaSet,
 	ValidateStatus: validateReplicaSetStatus,
 	Columns: append(append([]Column[*appsv1.ReplicaSet]{

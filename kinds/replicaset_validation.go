@@ -8,6 +8,8 @@ import (
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/rutterhq/rutter/kernel"
 )
 
 // validateReplicaSet checks a create or an update of a ReplicaSet, whose
@@ -92,4 +94,13 @@ func validateSelected(s *metav1.LabelSelector, t, old *corev1.PodTemplateSpec, p
 		errs = append(errs, field.Forbidden(at.Child("spec", "activeDeadlineSeconds"), "pods that are replaced when they end have no deadline"))
 	}
 	return errs
+}
+
+// admitReplicaSet refuses in the pod template what would be refused in a pod.
+func admitReplicaSet(_ *kernel.View, _ kernel.Write, now, old *appsv1.ReplicaSet) field.ErrorList {
+	var was *corev1.PodTemplateSpec
+	if old != nil {
+		was = &old.Spec.Template
+	}
+	return admitPodTemplate(&now.Spec.Template, was, field.NewPath("spec", "template"))
 }

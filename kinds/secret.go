@@ -26,6 +26,7 @@ var Secrets = &Kind[*corev1.Secret]{
 	NewList:  func() runtime.Object { return &corev1.SecretList{} },
 	Default:  defaultSecret,
 	Prepare:  prepareSecret,
+	Admit:    admitSecret,
 	Validate: validateSecret,
 	Columns: []Column[*corev1.Secret]{
 		nameColumn[*corev1.Secret](),
@@ -131,4 +132,13 @@ func prepareSecret(now, old *corev1.Secret) {
 	if old != nil && now.Type == "" {
 		now.Type = old.Type
 	}
+}
+
+// admitSecret refuses a secret that asks for a token to be put into it: tokens
+// are given through the token subresource of service accounts.
+func admitSecret(_ *kernel.View, _ kernel.Write, now, old *corev1.Secret) field.ErrorList {
+	if old == nil && now.Type == corev1.SecretTypeServiceAccountToken && len(now.Data[corev1.ServiceAccountTokenKey]) == 0 {
+		return field.ErrorList{notSupportedYet(field.NewPath("type"))}
+	}
+	return nil
 }

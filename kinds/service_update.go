@@ -115,7 +115,7 @@ func dropForType(now, old *corev1.Service) {
 	if externallyAccessible(old) && !externallyAccessible(now) && n.ExternalTrafficPolicy == o.ExternalTrafficPolicy {
 		n.ExternalTrafficPolicy = ""
 	}
-	if n.Type != corev1.ServiceTypeLoadBalancer {
+	if o.Type == corev1.ServiceTypeLoadBalancer && n.Type != corev1.ServiceTypeLoadBalancer {
 		now.Status.LoadBalancer = corev1.LoadBalancerStatus{}
 	}
 }
@@ -213,7 +213,7 @@ func admitService(_ *kernel.View, _ kernel.Write, now, _ *corev1.Service) field.
 	var errs field.ErrorList
 	refuse := func(valid bool, at *field.Path) {
 		if valid {
-			errs = append(errs, notYet(at))
+			errs = append(errs, notSupportedYet(at))
 		}
 	}
 	refuse(hasNodePorts(now), path.Child("type"))
