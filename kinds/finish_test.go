@@ -329,6 +329,9 @@ func TestNamespaceLife(t *testing.T) {
 			t.Errorf("%q without finalizers: %v, %+v", sub, err, o)
 		}
 	}
+	if o, err := w.update(old, "", func(o kernel.Object) { o.(*corev1.Namespace).Spec.Finalizers = nil }); err != nil || o != nil {
+		t.Errorf("a plain update without spec.finalizers: %v, %+v", err, o)
+	}
 	def, _ := w.view.Get(Namespaces.Key("", "default"))
 	if _, err := write(def, ""); !apierrors.IsForbidden(err) {
 		t.Errorf("delete of default: %v", err)

@@ -33,7 +33,9 @@ func (f *finisher) update() (kernel.Object, *kernel.Refusal) {
 			return nil, r
 		}
 	}
-	if f.Subresource == "" || f.Subresource == "scale" {
+	// Deciders and the door write what they mean; a namespace is finalized by
+	// what users may not write.
+	if f.Subresource != kernel.Whole && f.Subresource != "finalize" {
 		f.row.PrepareObject(o, old)
 	}
 	f.keepSystemMetadata(o, old)
