@@ -3,7 +3,7 @@
 set -euo pipefail
 command -v go >/dev/null || { echo "Go 1.26 or newer is needed: https://go.dev/doc/install" >&2; exit 1; }
 declare -A needs=(
-  [containerd]=containerd [runc]=runc [ip]=iproute2 [nsenter]=util-linux [iptables]=iptables
+  [containerd]=containerd [runc]=runc [ip]=iproute2 [nsenter]=util-linux [iptables]=iptables [nft]=nftables
   [busybox]=busybox-static [redis-server]=redis-server [curl]=curl [docker-registry]=docker-registry [make]=make [openssl]=openssl
 )
 missing=()

@@ -33,6 +33,11 @@ func (f *finisher) delete() (kernel.Object, *kernel.Refusal) {
 	if asked != nil && *asked < 0 {
 		asked = ptr.To[int64](1)
 	}
+	if asked == nil && f.Subresource == kernel.Whole {
+		// A decider that deletes what is being deleted already knows that
+		// there is nothing left to wait for, such as a pod whose node is gone.
+		asked = ptr.To(f.row.GraceOf(o, nil))
+	}
 	if o.GetDeletionTimestamp() != nil {
 		if !f.shorten(o, asked) {
 			return nil, nil

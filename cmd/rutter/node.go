@@ -12,12 +12,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/rutterhq/rutter/bpf"
 	"github.com/rutterhq/rutter/internal/pki"
@@ -131,7 +133,7 @@ func runNode(ctx context.Context, f *folders, n *nodeFlags, url string, cred *cr
 	if err != nil {
 		return err
 	}
-	part := &nodeParts{ctx: ctx, folders: f, name: n.name, lg: lg, network: make(chan *network.Network, 1)}
+	part := &nodeParts{folders: f, name: n.name, addr: addr, lg: lg, ready: make(chan struct{})}
 	client := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cred.roots, Certificates: []tls.Certificate{cred.pair}}
 	agent, err := nodeagent.New(nodeagent.Config{
 		Node: n.name, Log: nodeagent.DialDoor(url, client, n.name), Schema: &kinds.Schema{},
@@ -142,7 +144,8 @@ func runNode(ctx context.Context, f *folders, n *nodeFlags, url string, cred *cr
 		API:       url, APIClient: &http.Client{Transport: &http.Transport{TLSClientConfig: client, ForceAttemptHTTP2: true}, Timeout: 10 * time.Second},
 		RootCA: cred.ca, ClusterDNS: clusterDNS, ClusterDomain: clusterDomain,
 		Network: part.makeNetwork, DrainedAt: part.drainedAt,
-		Beside: []func(context.Context, *kernel.Mirror) error{part.serveDNS, func(ctx context.Context, m *kernel.Mirror) error { return part.setServices(ctx, m, datapath) }},
+		Beside: []func(context.Context, *kernel.Mirror) error{part.serveDNS, part.setHostPorts, part.setPeers,
+			func(ctx context.Context, m *kernel.Mirror) error { return part.setServices(ctx, m, datapath) }},
 		Logger: lg,
 	})
 	if err != nil {
@@ -153,12 +156,14 @@ func runNode(ctx context.Context, f *folders, n *nodeFlags, url string, cred *cr
 
 // nodeParts are what runs beside the agent on its node.
 type nodeParts struct {
-	ctx     context.Context // of the node: its network outlives single calls
 	folders *folders
 	name    string
+	addr    netip.Addr
 	lg      zerolog.Logger
-	network chan *network.Network // sent once
-	set     progress              // up to where the datapath is
+	set     progress // up to where the datapath is
+
+	ready   chan struct{} // closed once network is set
+	network *network.Network
 }
 
 // makeNetwork sets up the pods' network once the node has its range.
@@ -174,7 +179,8 @@ func (p *nodeParts) makeNetwork(ctx context.Context, pods netip.Prefix) (nodeage
 	if err := n.Setup(ctx); err != nil {
 		return nil, err
 	}
-	p.network <- n
+	p.network = n
+	close(p.ready)
 	return n, nil
 }
 
@@ -187,11 +193,58 @@ func networkConfig(run string, pods netip.Prefix) network.Config {
 
 var endpointReads = []kernel.Resource{kinds.Services.Resource, kinds.EndpointSlices.Resource}
 
+// networked waits until the node has its network.
+func (p *nodeParts) networked(ctx context.Context) bool {
+	select {
+	case <-p.ready:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// setHostPorts keeps the way from the node's ports to its pods.
+func (p *nodeParts) setHostPorts(ctx context.Context, m *kernel.Mirror) error {
+	if !p.networked(ctx) {
+		return nil
+	}
+	return kernel.Setter[[]network.HostPort]{Name: "hostports", Reads: []kernel.Resource{kinds.Pods.Resource},
+		Goal: p.hostPorts, Equal: slices.Equal[[]network.HostPort], Set: p.network.SetHostPorts}.Run(ctx, m, p.lg)
+}
+
+func (p *nodeParts) hostPorts(v *kernel.View) []network.HostPort {
+	return services.HostPorts(p.name, kinds.Pods.List(v, ""))
+}
+
+// setPeers keeps the routes to the pods of other nodes.
+func (p *nodeParts) setPeers(ctx context.Context, m *kernel.Mirror) error {
+	if !p.networked(ctx) {
+		return nil
+	}
+	return kernel.Setter[[]network.Peer]{Name: "peers", Reads: []kernel.Resource{kinds.Nodes.Resource},
+		Goal: p.peers, Equal: slices.Equal[[]network.Peer], Set: p.network.SetPeers}.Run(ctx, m, p.lg)
+}
+
+func (p *nodeParts) peers(v *kernel.View) []network.Peer {
+	var out []network.Peer
+	for _, n := range kinds.Nodes.List(v, "") {
+		pods, err := netip.ParsePrefix(n.Spec.PodCIDR)
+		if err != nil || n.Name == p.name {
+			continue // it has no range yet, or is this node
+		}
+		for _, a := range n.Status.Addresses {
+			if at, err := netip.ParseAddr(a.Address); err == nil && a.Type == corev1.NodeInternalIP && at != p.addr {
+				out = append(out, network.Peer{PodRange: pods, Address: at})
+				break
+			}
+		}
+	}
+	return out
+}
+
 // serveDNS answers names once the node has the address for it.
 func (p *nodeParts) serveDNS(ctx context.Context, m *kernel.Mirror) error {
-	select {
-	case <-p.network:
-	case <-ctx.Done():
+	if !p.networked(ctx) {
 		return nil
 	}
 	server, err := dns.Listen(dns.Config{Address: netip.AddrPortFrom(clusterDNS, 53)}, p.lg)
@@ -219,9 +272,10 @@ func (p *nodeParts) setServices(ctx context.Context, m *kernel.Mirror, d *bpf.Da
 	for _, protocol := range []bpf.Protocol{bpf.UDP, bpf.TCP} {
 		local = append(local, bpf.Service{Address: clusterDNS, Port: 53, Protocol: protocol, Backends: []netip.AddrPort{at}})
 	}
-	return kernel.Setter[[]bpf.Service]{Name: "datapath", Reads: endpointReads, Set: d.Set, Equal: services.Equal, At: p.set.reach,
+	return kernel.Setter[[]bpf.Service]{Name: "datapath", Reads: append([]kernel.Resource{kinds.Pods.Resource}, endpointReads...), Set: d.Set, Equal: services.Equal, At: p.set.reach,
 		Goal: func(v *kernel.View) []bpf.Service {
-			return services.Goal(kinds.Services.List(v, ""), kinds.EndpointSlices.List(v, ""), local)
+			here := append(services.AtNode(p.hostPorts(v), []netip.Addr{p.addr}), local...)
+			return services.Goal(kinds.Services.List(v, ""), kinds.EndpointSlices.List(v, ""), here)
 		},
 	}.Run(ctx, m, p.lg)
 }
