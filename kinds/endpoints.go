@@ -70,13 +70,13 @@ func joinHostPort(ip string, port int32) string {
 }
 
 // abridged joins the first few of a list and counts the rest; empty stands for
-// an empty list.
+// what would be no text.
 func abridged(all []string, empty string) string {
-	switch {
-	case len(all) == 0:
-		return empty
-	case len(all) > listed:
+	if len(all) > listed {
 		return fmt.Sprintf("%s + %d more...", strings.Join(all[:listed], ","), len(all)-listed)
 	}
-	return strings.Join(all, ",")
+	if text := strings.Join(all, ","); text != "" {
+		return text
+	}
+	return empty
 }

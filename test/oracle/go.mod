@@ -3,6 +3,7 @@ module github.com/rutterhq/rutter/test/oracle
 go 1.26.6
 
 require (
+	github.com/google/go-cmp v0.7.0
 	github.com/rutterhq/rutter v0.0.0-00010101000000-000000000000
 	k8s.io/apimachinery v0.37.2
 	k8s.io/apiserver v0.37.2
