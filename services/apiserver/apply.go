@@ -59,7 +59,7 @@ func (r *request) apply(patch []byte, subresource, directive string, dryRun bool
 			if subresource == "" {
 				err = errors.Join(r.mayCreate(before), r.s.mayGrant(r.Context(), r.user, o, before))
 				if err == nil {
-					err = r.s.claim(r.Context(), v, o, before, by, dryRun)
+					err = r.s.claim(r.Context(), v, r.info.Namespace, o, before, by, dryRun)
 				}
 			}
 			w.New = o

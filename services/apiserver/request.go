@@ -216,9 +216,13 @@ func (r *request) serveResource() error {
 			return r.notAllowed()
 		}
 		return r.create()
-	case "update":
-		return r.update("")
-	case "patch":
+	case "update", "patch":
+		if i.Name == "" {
+			return r.notAllowed()
+		}
+		if i.Verb == "update" {
+			return r.update("")
+		}
 		return r.patch("")
 	case "delete":
 		return r.delete()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +28,8 @@ type cluster struct {
 	t   *testing.T
 	log events.Log
 	ca  *pki.CA
+	// services is the range of cluster IPs; empty: the default.
+	services string
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -56,6 +59,9 @@ func (c *cluster) start() *api {
 	cfg := Default()
 	cfg.Log, cfg.Schema, cfg.CA, cfg.Listener = c.log, schema, c.ca, listener
 	cfg.Mirror = kernel.NewMirror(c.log, schema, nil)
+	if c.services != "" {
+		cfg.ServiceRange = netip.MustParsePrefix(c.services)
+	}
 	cfg.Logger = zerolog.New(zerolog.NewTestWriter(c.t)).Level(zerolog.WarnLevel)
 	s, err := New(cfg)
 	if err != nil {
@@ -152,9 +158,14 @@ func (c *client) want(code int, method, path, body string) map[string]any {
 	if got != code {
 		c.t.Fatalf("%s %s: %d, want %d: %s", method, path, got, code, out)
 	}
+	return decode(c.t, out)
+}
+
+func decode(t *testing.T, body string) map[string]any {
+	t.Helper()
 	var o map[string]any
-	if err := json.Unmarshal([]byte(out), &o); err != nil {
-		c.t.Fatalf("%s %s: %v: %.300s", method, path, err, out)
+	if err := json.Unmarshal([]byte(body), &o); err != nil {
+		t.Fatalf("%v: %.300s", err, body)
 	}
 	return o
 }

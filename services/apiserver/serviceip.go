@@ -31,8 +31,6 @@ const (
 	// claimMark changes whenever a claim is taken over by a service of the
 	// same name, so that whoever is about to release it loses the race.
 	claimMark = "rutter.dev/claim"
-	// The node ports: kube-apiserver's default range.
-	nodePortFirst, nodePortLast = 30000, 32767
 )
 
 var (
@@ -42,16 +40,16 @@ var (
 
 // claim gives an object the values that must be unique in the cluster, before
 // it is written. o is the writer's own; old is nil for a create.
-func (s *Server) claim(ctx context.Context, v *kernel.View, o, old kernel.Object, by author, dryRun bool) error {
+func (s *Server) claim(ctx context.Context, v *kernel.View, namespace string, o, old kernel.Object, by author, dryRun bool) error {
 	svc, ok := o.(*corev1.Service)
 	if !ok {
 		return nil
 	}
 	before, _ := old.(*corev1.Service)
-	s.keepServiceValues(svc, before)
-	if err := s.nodePorts(v, svc); err != nil {
-		return err
+	if svc.Namespace == "" {
+		svc.Namespace = namespace // as the path names it
 	}
+	s.keepServiceValues(svc, before)
 	setFamilies(svc, s.cfg.ServiceRange.Addr())
 	if !needsAddress(svc) {
 		return nil
@@ -83,16 +81,6 @@ func (s *Server) keepServiceValues(svc, old *corev1.Service) {
 	if needsAddress(old) && needsAddress(svc) && spec.ClusterIP == "" {
 		spec.ClusterIP, spec.ClusterIPs = old.Spec.ClusterIP, slices.Clone(old.Spec.ClusterIPs)
 	}
-	if hasNodePorts(old) && hasNodePorts(svc) {
-		for i := range spec.Ports {
-			p := &spec.Ports[i]
-			for _, was := range old.Spec.Ports {
-				if p.NodePort == 0 && was.Port == p.Port && samePortProtocol(was.Protocol, p.Protocol) && was.Name == p.Name {
-					p.NodePort = was.NodePort
-				}
-			}
-		}
-	}
 }
 
 // setFamilies says of which IP family a service is: the one that the cluster has.
@@ -111,26 +99,6 @@ func setFamilies(svc *corev1.Service, of netip.Addr) {
 	if len(spec.IPFamilies) == 0 {
 		spec.IPFamilies = []corev1.IPFamily{familyOf(of)}
 	}
-}
-
-func samePortProtocol(a, b corev1.Protocol) bool {
-	norm := func(p corev1.Protocol) corev1.Protocol {
-		if p == "" {
-			return corev1.ProtocolTCP
-		}
-		return p
-	}
-	return norm(a) == norm(b)
-}
-
-func hasNodePorts(svc *corev1.Service) bool {
-	switch svc.Spec.Type {
-	case corev1.ServiceTypeNodePort:
-		return true
-	case corev1.ServiceTypeLoadBalancer:
-		return svc.Spec.AllocateLoadBalancerNodePorts == nil || *svc.Spec.AllocateLoadBalancerNodePorts
-	}
-	return false
 }
 
 func setAddress(svc *corev1.Service, ip netip.Addr) {
@@ -321,65 +289,3 @@ func firstAddress(p netip.Prefix) netip.Addr { return addressAt(p, 1) }
 
 // lastAddress is the broadcast address, which is not given.
 func lastAddress(p netip.Prefix) netip.Addr { return addressAt(p, rangeSize(p)-1) }
-
-// nodePorts gives every port of a NodePort service one of its own, by what the
-// View shows.
-func (s *Server) nodePorts(v *kernel.View, svc *corev1.Service) error {
-	if !hasNodePorts(svc) {
-		return nil
-	}
-	taken := map[int32]map[corev1.Protocol]bool{}
-	take := func(p *corev1.ServicePort) {
-		if taken[p.NodePort] == nil {
-			taken[p.NodePort] = map[corev1.Protocol]bool{}
-		}
-		proto := p.Protocol
-		if proto == "" {
-			proto = corev1.ProtocolTCP
-		}
-		taken[p.NodePort][proto] = true
-	}
-	for e := range v.Entries(servicesResource, "") {
-		other := e.Object().(*corev1.Service)
-		if other.Namespace == svc.Namespace && other.Name == svc.Name {
-			continue
-		}
-		for i := range other.Spec.Ports {
-			take(&other.Spec.Ports[i])
-		}
-	}
-	for i := range svc.Spec.Ports {
-		p := &svc.Spec.Ports[i]
-		if p.NodePort != 0 {
-			proto := p.Protocol
-			if proto == "" {
-				proto = corev1.ProtocolTCP
-			}
-			if taken[p.NodePort][proto] {
-				return apierrors.NewInvalid(schema.GroupKind{Kind: "Service"}, svc.Name, field.ErrorList{
-					field.Invalid(field.NewPath("spec", "ports").Index(i).Child("nodePort"), p.NodePort, "provided port is already allocated")})
-			}
-			take(p)
-		}
-	}
-	for i := range svc.Spec.Ports {
-		p := &svc.Spec.Ports[i]
-		if p.NodePort != 0 {
-			continue
-		}
-		span := nodePortLast - nodePortFirst + 1
-		start := rand.N(span)
-		for n := range span {
-			port := int32(nodePortFirst + (start+n)%span)
-			if len(taken[port]) == 0 {
-				p.NodePort = port
-				take(p)
-				break
-			}
-		}
-		if p.NodePort == 0 {
-			return refusal(500, metav1.StatusReasonInternalError, "failed to allocate a nodePort: no port is free")
-		}
-	}
-	return nil
-}
