@@ -182,36 +182,49 @@ func (c *compiler) fillList(n *node, t reflect.Type, l *schema.List) {
 	}
 }
 
-// walkers are those made so far, by the names of their models; the map is
-// replaced, never changed.
-var walkers atomic.Pointer[map[string]*Walker]
+// made is what was compiled so far.
+type made struct {
+	walkers map[string]*Walker // by the names of their models
+	schemas map[apischema.GroupVersion]*schema.Schema
+}
+
+// compiled is replaced, never changed. Two callers may compile the same thing at
+// once: both results are good.
+var compiled atomic.Pointer[made]
 
 // For gives the Walker of a kind. o is any object of it. It is made at the first
-// call, in some 30 ms, and kept.
+// call and kept, a few KiB; the first of a group-version takes some 30 ms.
 func For(gv apischema.GroupVersion, o any) (*Walker, error) {
 	name := models.NameOf(o)
-	have := walkers.Load()
-	if have != nil && (*have)[name] != nil {
-		return (*have)[name], nil
+	have := compiled.Load()
+	if have == nil {
+		have = &made{}
+		compiled.CompareAndSwap(nil, have)
+		have = compiled.Load()
 	}
-	schemas, err := models.Closure(models.Package(gv))
-	if err != nil {
-		return nil, err
+	if w := have.walkers[name]; w != nil {
+		return w, nil
 	}
-	s, err := schemaconv.ToSchemaFromOpenAPI(schemas, false)
-	if err != nil {
-		return nil, fmt.Errorf("convert the schema of %s: %w", gv, err)
+	s := have.schemas[gv]
+	if s == nil {
+		schemas, err := models.Closure(models.Package(gv))
+		if err != nil {
+			return nil, err
+		}
+		if s, err = schemaconv.ToSchemaFromOpenAPI(schemas, false); err != nil {
+			return nil, fmt.Errorf("convert the schema of %s: %w", gv, err)
+		}
 	}
 	c := compiler{schema: s, done: map[place]*node{}}
 	w := &Walker{root: c.compile(reflect.TypeOf(o), schema.TypeRef{NamedType: &name})}
 	for {
-		next := map[string]*Walker{name: w}
-		if have != nil {
-			maps.Copy(next, *have)
+		next := &made{walkers: map[string]*Walker{}, schemas: map[apischema.GroupVersion]*schema.Schema{}}
+		maps.Copy(next.walkers, have.walkers)
+		maps.Copy(next.schemas, have.schemas)
+		next.walkers[name], next.schemas[gv] = w, s
+		if compiled.CompareAndSwap(have, next) {
+			return w, nil
 		}
-		if walkers.CompareAndSwap(have, &next) {
-			return next[name], nil
-		}
-		have = walkers.Load()
+		have = compiled.Load()
 	}
 }
