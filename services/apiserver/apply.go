@@ -51,6 +51,7 @@ func (r *request) apply(patch []byte, subresource, directive string, dryRun bool
 			if err != nil {
 				return w, err
 			}
+			r.place(o)
 			if live != nil {
 				if err := r.checkVersion(o, live); err != nil {
 					return w, err
@@ -59,7 +60,7 @@ func (r *request) apply(patch []byte, subresource, directive string, dryRun bool
 			if subresource == "" {
 				err = errors.Join(r.mayCreate(before), r.s.mayGrant(r.Context(), r.user, o, before))
 				if err == nil {
-					err = r.s.claim(r.Context(), v, r.info.Namespace, o, before, by, dryRun)
+					err = r.s.claim(r.Context(), v, o, before, by, dryRun)
 				}
 			}
 			w.New = o

@@ -46,8 +46,12 @@ func (r *request) decodeObject() (kernel.Object, error) {
 	if errors.Is(err, kinds.ErrContentType) {
 		return nil, unsupportedMedia(readableTypes)
 	}
-	if err != nil || len(strict) == 0 {
-		return o, err
+	if err != nil {
+		return nil, err
+	}
+	r.place(o)
+	if len(strict) == 0 {
+		return o, nil
 	}
 	switch directive {
 	case metav1.FieldValidationStrict:
@@ -56,6 +60,13 @@ func (r *request) decodeObject() (kernel.Object, error) {
 		r.warn(kinds.StrictWarnings(strict)...)
 	}
 	return o, nil
+}
+
+// place puts an object that names no namespace into the one of the path.
+func (r *request) place(o kernel.Object) {
+	if o.GetNamespace() == "" {
+		o.SetNamespace(r.info.Namespace)
+	}
 }
 
 // decodeAPI reads an API type that is not kept in the log. Its group and

@@ -40,15 +40,12 @@ var (
 
 // claim gives an object the values that must be unique in the cluster, before
 // it is written. o is the writer's own; old is nil for a create.
-func (s *Server) claim(ctx context.Context, v *kernel.View, namespace string, o, old kernel.Object, by author, dryRun bool) error {
+func (s *Server) claim(ctx context.Context, v *kernel.View, o, old kernel.Object, by author, dryRun bool) error {
 	svc, ok := o.(*corev1.Service)
 	if !ok {
 		return nil
 	}
 	before, _ := old.(*corev1.Service)
-	if svc.Namespace == "" {
-		svc.Namespace = namespace // as the path names it
-	}
 	s.keepServiceValues(svc, before)
 	setFamilies(svc, s.cfg.ServiceRange.Addr())
 	if !needsAddress(svc) {

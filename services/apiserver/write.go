@@ -264,7 +264,7 @@ func (s *Server) create(ctx context.Context, u *User, row kinds.Row, namespace s
 				return kernel.Write{}, apierrors.NewAlreadyExists(groupResource(row), o.GetName())
 			}
 			draft := o.DeepCopyObject().(kernel.Object)
-			if err := s.claim(ctx, v, namespace, draft, nil, by, dryRun); err != nil {
+			if err := s.claim(ctx, v, draft, nil, by, dryRun); err != nil {
 				return kernel.Write{}, err
 			}
 			return kernel.Write{Verb: kernel.Create, New: draft}, nil
@@ -324,7 +324,7 @@ func (r *request) replace(subresource string, dryRun bool, next func(*kernel.Vie
 				if err := r.s.mayGrant(r.Context(), r.user, o, live.Object()); err != nil {
 					return kernel.Write{}, err
 				}
-				if err := r.s.claim(r.Context(), v, r.info.Namespace, o, live.Object(), by, dryRun); err != nil {
+				if err := r.s.claim(r.Context(), v, o, live.Object(), by, dryRun); err != nil {
 					return kernel.Write{}, err
 				}
 			}
