@@ -22,6 +22,9 @@ const (
 	fuzzedCreates  = 2000
 	fuzzedUpdates  = 600
 	fuzzedStatuses = 200
+	// wholeOneIn: one of so many creates is filled anew all through, which
+	// reaches fields that the corpus does not have; it is seldom valid.
+	wholeOneIn = 12
 )
 
 // corpus reads the objects of a kind: what package kinds is tested with, and
@@ -75,6 +78,9 @@ func cases(t target, seed uint64) ([]oraclecase.Case, error) {
 	f := newFuzzer(seed, objects)
 	for len(all) < len(bodies)+fuzzedCreates {
 		o := objects[f.rand.IntN(len(objects))].(kernel.Object).DeepCopyObject()
+		if f.rand.IntN(wholeOneIn) == 0 {
+			f.whole(reflect.ValueOf(o).Elem())
+		}
 		for range 1 + f.rand.IntN(f.rand.IntN(4)+1) {
 			f.change(reflect.ValueOf(o))
 		}

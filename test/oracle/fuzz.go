@@ -86,6 +86,18 @@ func (f *fuzzer) change(v reflect.Value) bool {
 	return true
 }
 
+// whole fills the object's own part, all but its type and metadata.
+func (f *fuzzer) whole(v reflect.Value) {
+	for i := range v.NumField() {
+		switch name := v.Type().Field(i).Name; name {
+		case "TypeMeta", "ObjectMeta":
+		default:
+			v.Field(i).SetZero()
+			f.fill(name, v.Field(i), 0)
+		}
+	}
+}
+
 // maxDepth bounds how deep a new value is filled, in levels of pointers,
 // slices and structs.
 const maxDepth = 5
@@ -117,11 +129,8 @@ func (f *fuzzer) places(name string, v reflect.Value, weight int, out *[]func())
 			case "TypeMeta", "ManagedFields", "SelfLink", "ResourceVersion", "UID", "Generation", "CreationTimestamp",
 				"DeletionTimestamp", "DeletionGracePeriodSeconds":
 				continue // the server's
-			case "ObjectMeta":
-				f.places(t.Name, v.Field(i), 1, out)
-			default:
-				f.places(t.Name, v.Field(i), 1, out)
 			}
+			f.places(t.Name, v.Field(i), weight, out)
 		}
 	case reflect.Slice:
 		add(func() {
