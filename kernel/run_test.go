@@ -1,0 +1,289 @@
+package kernel_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/rutterhq/rutter/events"
+	"github.com/rutterhq/rutter/events/memory"
+	"github.com/rutterhq/rutter/kernel"
+)
+
+// mirrored runs a Mirror of the log in a bubble of its own time.
+func mirrored(t *testing.T, log events.Log, test func(ctx context.Context, m *kernel.Mirror)) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		m := kernel.NewMirror(log, plain{}, nil)
+		var ended sync.WaitGroup
+		ended.Go(func() {
+			if err := m.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		test(ctx, m)
+		cancel()
+		ended.Wait()
+	})
+}
+
+func TestRunDecidesUntilNothingIsLeft(t *testing.T) {
+	log := memory.New()
+	put(t, log, "a", "1", 0)
+	mirrored(t, log, func(ctx context.Context, m *kernel.Mirror) {
+		ctx, cancel := context.WithCancel(ctx)
+		var ended sync.WaitGroup
+		ended.Go(func() {
+			if err := kernel.Run(ctx, log, m, zerolog.Nop(), "test", "run", copier(nil)); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		put(t, log, "b", "2", 0)
+		synctest.Wait()
+		for name, want := range map[string]string{"copy-of-a": "1", "copy-of-b": "2"} {
+			o, ok := m.View().Get(key(name))
+			if !ok || o.(*corev1.ConfigMap).Data["value"] != want {
+				t.Errorf("%s: %v, want %s", name, o, want)
+			}
+		}
+		if last, _ := log.Last(ctx); last != 4 {
+			t.Errorf("%d events, want 4: two from outside and two copies", last)
+		}
+		cancel()
+		ended.Wait()
+	})
+}
+
+func TestAtWaitsForWhatWasWritten(t *testing.T) {
+	log := memory.New()
+	mirrored(t, log, func(ctx context.Context, m *kernel.Mirror) {
+		seq := put(t, log, "a", "1", 0)
+		v, err := m.At(ctx, seq)
+		if err != nil || v.Seq() < seq {
+			t.Errorf("At(%d): a view at %d, %v", seq, v.Seq(), err)
+		}
+		short, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		if _, err := m.At(short, seq+1); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("At beyond the log's end: %v, want the context's error", err)
+		}
+	})
+}
+
+func TestSinceSeesEachEventOnce(t *testing.T) {
+	log := memory.New()
+	for i := range 5 {
+		put(t, log, fmt.Sprint("o", i), "1", 0)
+	}
+	mirrored(t, log, func(ctx context.Context, m *kernel.Mirror) {
+		for _, err := range m.Since(ctx, 2) {
+			if !errors.Is(err, events.ErrGone) {
+				t.Errorf("%v, want ErrGone: the ring begins with what happens after the start", err)
+			}
+		}
+		put(t, log, "x", "1", 0)
+		put(t, log, "y", "1", 0)
+		synctest.Wait()
+		var seen []string
+		for step, err := range m.Since(ctx, 5) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range step.Events {
+				seen = append(seen, e.Key.Name)
+			}
+			if len(seen) == 2 {
+				break
+			}
+		}
+		if seen[0] != "x" || seen[1] != "y" {
+			t.Errorf("seen %v, want x, y", seen)
+		}
+	})
+}
+
+func TestASlowReaderOfABusyLogStartsOver(t *testing.T) {
+	log := memory.New()
+	mirrored(t, log, func(ctx context.Context, m *kernel.Mirror) {
+		start := m.View().Seq()
+		big := strings.Repeat("x", 1<<20)
+		for i := range 10 { // more than the ring keeps
+			put(t, log, fmt.Sprint("o", i), big, 0)
+		}
+		synctest.Wait()
+		for _, err := range m.Since(ctx, start) {
+			if !errors.Is(err, events.ErrGone) {
+				t.Errorf("%v, want ErrGone", err)
+			}
+		}
+	})
+}
+
+// flaky is a log that ends every Follow after a few events with an error.
+type flaky struct {
+	*memory.Log
+	err   error
+	after int
+}
+
+func (f *flaky) Follow(ctx context.Context, after events.Seq) iter.Seq2[events.Record, error] {
+	return func(yield func(events.Record, error) bool) {
+		n := 0
+		for r, err := range f.Log.Follow(ctx, after) {
+			if n++; n > f.after {
+				yield(events.Record{}, f.err)
+				return
+			}
+			if !yield(r, err) {
+				return
+			}
+		}
+	}
+}
+
+func TestMirrorGoesOnAfterErrors(t *testing.T) {
+	log := &flaky{memory.New(), errors.New("broken off"), 3}
+	for i := range 10 {
+		put(t, log.Log, fmt.Sprint("o", i), "1", 0)
+	}
+	mirrored(t, log, func(ctx context.Context, m *kernel.Mirror) {
+		select {
+		case <-m.Ready():
+			t.Error("ready although the log's end was not reached")
+		default:
+		}
+		log.after = 100
+		if _, err := m.At(ctx, 10); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestMirrorStartsAnewWhenTheLogIsGone(t *testing.T) {
+	log := &flaky{memory.New(), events.ErrGone, 2}
+	put(t, log.Log, "a", "1", 0)
+	mirrored(t, log, func(ctx context.Context, m *kernel.Mirror) {
+		var fresh int
+		ctx, cancel := context.WithCancel(ctx)
+		var ended sync.WaitGroup
+		ended.Go(func() {
+			for step := range m.Follow(ctx) {
+				if step.Fresh {
+					fresh++
+				}
+			}
+		})
+		synctest.Wait()
+		put(t, log.Log, "b", "1", 0)
+		put(t, log.Log, "c", "1", 0) // the third event: Follow ends with ErrGone
+		synctest.Wait()
+		log.after = 100
+		time.Sleep(time.Second) // of the bubble's clock
+		synctest.Wait()
+		if m.View().Seq() != 3 || fresh != 2 {
+			t.Errorf("view at %d after %d fresh starts, want 3 after 2", m.View().Seq(), fresh)
+		}
+		cancel()
+		ended.Wait()
+	})
+}
+
+func TestSetterTriesAgainAndThenRests(t *testing.T) {
+	log := memory.New()
+	put(t, log, "a", "1", 0)
+	mirrored(t, log, func(ctx context.Context, m *kernel.Mirror) {
+		ctx, cancel := context.WithCancel(ctx)
+		var got []int
+		var at kernel.Seq
+		s := kernel.Setter[int]{Name: "count", Reads: []kernel.Resource{configMaps},
+			Goal: func(v *kernel.View) int {
+				n := 0
+				for range v.Entries(configMaps, "") {
+					n++
+				}
+				return n
+			},
+			Equal: func(a, b int) bool { return a == b },
+			Set: func(_ context.Context, n int) error {
+				if got = append(got, n); len(got) < 3 {
+					return errors.New("not yet")
+				}
+				return nil
+			},
+			At: func(seq kernel.Seq) { at = seq },
+		}
+		var ended sync.WaitGroup
+		ended.Go(func() { _ = s.Run(ctx, m, zerolog.Nop()) })
+		time.Sleep(10 * time.Second) // of the bubble's clock
+		put(t, log, "a", "2", 1)     // the same goal
+		put(t, log, "b", "1", 0)
+		synctest.Wait()
+		if fmt.Sprint(got) != "[1 1 1 2]" || at != 3 {
+			t.Errorf("set %v up to %d, want two failures, then 1, then 2, up to 3", got, at)
+		}
+		cancel()
+		ended.Wait()
+	})
+}
+
+func TestStepperStepsOneThingAtATime(t *testing.T) {
+	log := memory.New()
+	mirrored(t, log, func(ctx context.Context, m *kernel.Mirror) {
+		ctx, cancel := context.WithCancel(ctx)
+		var mu sync.Mutex
+		steps, busy := map[string]int{}, map[string]bool{}
+		pokes := make(chan kernel.Key)
+		s := kernel.Stepper{Name: "test", Pokes: pokes,
+			Wakes: func(_ *kernel.View, e kernel.Event) []kernel.Key { return []kernel.Key{e.Key} },
+			Step: func(ctx context.Context, _ *kernel.View, k kernel.Key) (time.Time, error) {
+				mu.Lock()
+				if busy[k.Name] {
+					t.Errorf("%s is stepped twice at once", k.Name)
+				}
+				busy[k.Name] = true
+				steps[k.Name]++
+				n := steps[k.Name]
+				mu.Unlock()
+				time.Sleep(time.Second)
+				mu.Lock()
+				defer mu.Unlock()
+				busy[k.Name] = false
+				switch {
+				case k.Name == "a" && n < 3:
+					return time.Now().Add(time.Minute), nil // and again
+				case k.Name == "b" && n < 3:
+					return time.Time{}, errors.New("not yet")
+				}
+				return time.Time{}, nil
+			}}
+		var ended sync.WaitGroup
+		ended.Go(func() { _ = s.Run(ctx, m, zerolog.Nop()) })
+		put(t, log, "a", "1", 0)
+		put(t, log, "b", "1", 0)
+		put(t, log, "c", "1", 0)
+		synctest.Wait()
+		put(t, log, "c", "2", 3) // while c is being stepped: once more
+		put(t, log, "c", "3", 4)
+		time.Sleep(time.Hour)
+		pokes <- key("d")
+		time.Sleep(time.Hour)
+		mu.Lock()
+		if fmt.Sprint(steps) != "map[a:3 b:3 c:2 d:1]" {
+			t.Errorf("stepped %v, want a and b three times, c twice, d once", steps)
+		}
+		mu.Unlock()
+		cancel()
+		ended.Wait()
+	})
+}
