@@ -28,7 +28,7 @@ const (
 )
 
 // admitPod is what Kubernetes' admission does to pods: who may bind, service
-// account, priority, tolerations; and Rutter's own refusal of what no part of
+// account, priority, pod security, tolerations; and Rutter's own refusal of what no part of
 // it acts on yet.
 func admitPod(v *kernel.View, w kernel.Write, now, old *corev1.Pod) field.ErrorList {
 	var errs field.ErrorList
@@ -36,6 +36,7 @@ func admitPod(v *kernel.View, w kernel.Write, now, old *corev1.Pod) field.ErrorL
 	if old == nil {
 		errs = append(errs, admitServiceAccount(v, w, now)...)
 		errs = append(errs, admitPriority(v, now)...)
+		errs = append(errs, admitPodSecurity(v, w.Key.Namespace, now)...)
 	} else {
 		if now.Spec.NodeName != old.Spec.NodeName && w.Subresource != kernel.Whole && w.Subresource != "binding" {
 			errs = append(errs, field.Invalid(path.Child("nodeName"), now.Spec.NodeName, "a pod is bound through its binding subresource alone"))

@@ -354,3 +354,30 @@ func TestUnsupportedTemplateFields(t *testing.T) {
 		t.Errorf("an update of something else: %v", errs)
 	}
 }
+
+// A namespace that asks for a level of pod security gets it.
+func TestPodSecurityLevels(t *testing.T) {
+	level := func(name string) kernel.Object {
+		return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default", Labels: map[string]string{enforceLabel: name}}}
+	}
+	host := testPod("host")
+	host.Spec.HostNetwork = true
+	hardened := testPod("hardened")
+	hardened.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsNonRoot: pointer(true), SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}}
+	hardened.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{
+		AllowPrivilegeEscalation: pointer(false), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}
+	for _, c := range []struct {
+		level string
+		pod   *corev1.Pod
+		wrong string
+	}{
+		{"privileged", host, ""}, {"baseline", host, "host namespaces (spec.hostNetwork)"}, {"baseline", testPod("p"), ""},
+		{"restricted", testPod("p"), "runAsNonRoot != true"}, {"restricted", hardened, ""}, {"unheard-of", testPod("p"), "restricted:latest"},
+	} {
+		w := newWorld(t, level(c.level))
+		errs := admitPodSecurity(w.view, "default", c.pod)
+		if (len(errs) == 0) != (c.wrong == "") || len(errs) > 0 && !strings.Contains(errs[0].Detail, c.wrong) {
+			t.Errorf("%s of %s: %v, want %q", c.level, c.pod.Name, errs, c.wrong)
+		}
+	}
+}
