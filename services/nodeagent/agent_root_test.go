@@ -134,7 +134,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, dir: dir, log: memory.New(), schema: kinds.Schema{Cluster: clusterUID}, socket: filepath.Join(dir, "c.sock")}
+	r := &rig{t: t, dir: dir, log: memory.New(), schema: kinds.Schema{Cluster: clusterUID, Seal: bytes.Repeat([]byte{7}, 32)}, socket: filepath.Join(dir, "c.sock")}
 	t.Cleanup(func() {
 		r.cleanUp()
 	})
@@ -232,9 +232,10 @@ func (r *rig) cleanUp() {
 	if r.t.Failed() && testing.Verbose() {
 		b, _ := os.ReadFile(filepath.Join(r.dir, "containerd.log"))
 		lines := strings.Split(string(b), "\n")
-		r.t.Log(strings.Join(lines[max(0, len(lines)-40):], "\n"))
+		r.t.Log(strings.Join(lines[max(0, len(lines)-3):], "\n"))
 	}
 	exec.Command("sh", "-c", "grep ' "+r.dir+"' /proc/self/mounts | cut -d' ' -f2 | tac | xargs -r umount -l").Run()
+	exec.Command("cp", filepath.Join(r.dir, "containerd.log"), "/tmp/na-containerd.log").Run()
 	os.RemoveAll(r.dir)
 }
 

@@ -63,20 +63,35 @@ func Decide(g Goal, w *World, now time.Time) Action {
 	if w.TornDown {
 		return Action{Do: Wait}
 	}
-	if a, ok := stopUnwell(g, w, now); ok {
-		return a
+	unwell := stopUnwell(g, w, now)
+	if unwell.Do != Wait {
+		return unwell
 	}
+	a := decideUp(g, w, run, now)
+	if a.Do == Wait {
+		a.Until = earlier(a.Until, unwell.Until)
+	}
+	return a
+}
+
+// decideUp makes what the containers need, then starts them.
+func decideUp(g Goal, w *World, run run, now time.Time) Action {
 	if a, ok := ready(&w.Sandbox, Sandbox, now); !ok {
 		return a
 	}
-	if stale := !w.RefreshAt.IsZero() && !now.Before(w.RefreshAt); stale || w.VolumesAt != g.Sources || !w.Volumes.Done {
-		if now.Before(w.Volumes.RetryAt) {
-			if !w.Volumes.Done {
-				return Action{Do: Wait, Until: w.Volumes.RetryAt}
-			}
-		} else {
+	stale := !w.RefreshAt.IsZero() && !now.Before(w.RefreshAt)
+	if stale || w.VolumesAt != g.Sources || !w.Volumes.Done {
+		switch {
+		case !now.Before(w.Volumes.RetryAt):
 			return Action{Do: Mount}
+		case !w.Volumes.Done:
+			return Action{Do: Wait, Until: w.Volumes.RetryAt}
 		}
+		a := decideStarts(g, w, run, now)
+		if a.Do == Wait {
+			a.Until = earlier(a.Until, w.Volumes.RetryAt)
+		}
+		return a
 	}
 	return decideStarts(g, w, run, now)
 }
@@ -237,20 +252,23 @@ func hasPreStop(c *corev1.Container) bool { return c.Lifecycle != nil && c.Lifec
 
 // stopUnwell drives the end of single containers of a pod that goes on: a
 // probe or a hook has failed.
-func stopUnwell(g Goal, w *World, now time.Time) (Action, bool) {
+func stopUnwell(g Goal, w *World, now time.Time) Action {
+	wait := Action{Do: Wait}
 	inits, apps := containersOf(g.Pod)
 	for _, list := range [][]corev1.Container{inits, apps} {
 		for i := range list {
-			c := w.Containers[list[i].Name]
-			if c == nil || c.Phase != Running || c.Stop == nil {
+			c := w.peek(list[i].Name)
+			if c.Phase != Running || c.Stop == nil {
 				continue
 			}
-			if a := stopContainer(&list[i], c, false, now); a.Do != Wait {
-				return a, true
+			a := stopContainer(&list[i], c, false, now)
+			if a.Do != Wait {
+				return a
 			}
+			wait.Until = earlier(wait.Until, a.Until)
 		}
 	}
-	return Action{}, false
+	return wait
 }
 
 // stopContainer takes a container one step towards its end.
@@ -321,9 +339,7 @@ func stopAll(g Goal, w *World, now time.Time) (a Action, busy bool) {
 		if one.Do != Wait {
 			return one, true
 		}
-		if a.Until.IsZero() || one.Until.Before(a.Until) {
-			a.Until = one.Until
-		}
+		a.Until = earlier(a.Until, one.Until)
 		return Action{}, false
 	}
 	for i := range apps {

@@ -11,7 +11,9 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
 
 	"github.com/rutterhq/rutter/services/nodeagent/logs"
 )
@@ -49,7 +51,10 @@ func (a *Agent) StreamHandler() http.Handler {
 	m.HandleFunc("/attach/{namespace}/{pod}/{container}", a.serveAttach)
 	m.HandleFunc("/portForward/{namespace}/{pod}", a.servePortForward)
 	m.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
-	return m
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// A client that goes away is nothing to log; the libraries below would.
+		m.ServeHTTP(w, r.WithContext(klog.NewContext(r.Context(), logr.Discard())))
+	})
 }
 
 // target finds the pod and the container that a request is about.

@@ -16,6 +16,7 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"github.com/containerd/typeurl/v2"
 
 	"github.com/rutterhq/rutter/services/nodeagent/logs"
@@ -51,6 +52,7 @@ type Client struct {
 // New connects to containerd. The connection heals itself when containerd is
 // restarted. Execs and outputs get FIFOs below runDir.
 func New(socket, runDir string, keeper *logs.Client) (*Client, error) {
+	log.SetLevel("error") // what else containerd's client has to say, its errors say
 	c, err := containerd.New(socket, containerd.WithDefaultNamespace(Namespace), containerd.WithTimeout(dialTimeout))
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd at %s: %w", socket, err)

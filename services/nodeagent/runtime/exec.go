@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/errdefs"
 	"github.com/google/uuid"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // Size is that of a terminal, in characters.
@@ -52,6 +53,9 @@ func (c *Client) Exec(ctx context.Context, id string, e Exec) (int, error) {
 	}
 	proc := spec.Process
 	proc.Args, proc.Terminal = e.Args, e.TTY
+	if size, ok := e.firstSize(ctx); ok {
+		proc.ConsoleSize = &specs.Box{Width: uint(size.Width), Height: uint(size.Height)}
+	}
 	opts := []cio.Opt{cio.WithFIFODir(filepath.Join(c.runDir, "exec"))}
 	stdout, stderr := e.Stdout, e.Stderr
 	if stdout == nil {
@@ -78,6 +82,25 @@ func (c *Client) Exec(ctx context.Context, id string, e Exec) (int, error) {
 		close(r.started)
 	}
 	return c.drive(ctx, p, e)
+}
+
+// firstSizeWait is how long a command with a terminal waits for the client to
+// say how large it is, which clients do at once.
+const firstSizeWait = 100 * time.Millisecond
+
+func (e Exec) firstSize(ctx context.Context) (Size, bool) {
+	if !e.TTY || e.Resize == nil {
+		return Size{}, false
+	}
+	timer := time.NewTimer(firstSizeWait)
+	defer timer.Stop()
+	select {
+	case size, ok := <-e.Resize:
+		return size, ok
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return Size{}, false
 }
 
 // endReader tells when its reader is at its end, once.

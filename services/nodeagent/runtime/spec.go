@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/core/mount"
@@ -17,6 +19,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/moby/sys/user"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // ErrRoot: the container must not run as root, and would.
@@ -61,7 +64,8 @@ func (c *Client) spec(ctx context.Context, k Container) (*oci.Spec, error) {
 			p.Cwd = dir
 		}
 	}
-	p.OOMScoreAdj = &k.Resources.OOMScoreAdj
+	score := max(k.Resources.OOMScoreAdj, lowestOOMScore())
+	p.OOMScoreAdj = &score
 	s.Hostname = k.Hostname
 	s.Linux.Namespaces = k.namespaces()
 	setMounts(s, k)
@@ -71,6 +75,27 @@ func (c *Client) spec(ctx context.Context, k Container) (*oci.Spec, error) {
 	}
 	return s, setSecurity(ctx, s, k)
 }
+
+// lowestOOMScore is the lowest oom_score_adj that this process may give: lower
+// than its own only with CAP_SYS_RESOURCE, without which the kernel would
+// refuse the whole container. containerd is taken to have what we have.
+var lowestOOMScore = sync.OnceValue(func() int {
+	const lowest = -1000
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if unix.Capget(&header, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0 {
+		return lowest
+	}
+	b, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		return 0
+	}
+	own, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 0
+	}
+	return own
+})
 
 // argv merges command and args as Kubernetes does: a command replaces the
 // image's entrypoint and its arguments, args only the arguments.
