@@ -8,8 +8,8 @@
 //	/tmp/oracle -update                                   # write the figures
 //
 // -update writes docs/oracle.md and kinds/testdata/oracle.json.gz, a sample of
-// the cases with Kubernetes' answers, which a test of package kinds compares
-// with at every change. A kind is one line in targets and a file
+// the cases with Kubernetes' answers, which the test of package oraclecase
+// compares with at every change. A kind is one line in targets and a file
 // testdata/<plural>.yaml of objects, right and wrong ones, separated by "---".
 //
 // The fuzzer is seeded: the same corpus gives the same objects.

@@ -119,7 +119,7 @@ func page(results map[string]*tally) string {
 
 For every kind a corpus and seeded, fuzzed objects go through the defaulting, preparation and validation of Kubernetes %s
 and through ours. They agree on a case if the defaulted object, the prepared object and the set of (error type, field) are
-equal. How it works: test/oracle. This page and the record that `+"`make test`"+` checks (kinds/testdata/oracle.json.gz) are
+equal; what kubectl get -o wide shows and what field selectors may name is compared, too. How it works: test/oracle. This page and the record that `+"`make test`"+` checks (kinds/testdata/oracle.json.gz) are
 written by `+"`cd test/oracle && go test -update ./...`"+`; do not edit them.
 
 | kind | create | update | status | all | of them valid | agree |

@@ -187,6 +187,7 @@ func Run(row kinds.Row, c Case) *Outcome {
 		out.Errors = Errors(append(common(o, old, info), row.ValidateObject(o, old, "")...))
 	case Status:
 		part(o, "Spec").Set(part(old.DeepCopyObject(), "Spec"))
+		row.PrepareObject(o, old)
 		out.Errors = Errors(append(common(o, old, info), row.ValidateObject(o, old, "status")...))
 	}
 	out.Prepared = Plain(o)
