@@ -56,7 +56,7 @@ func (s Schema) Finish(v *kernel.View, w kernel.Write, now time.Time) (kernel.Ob
 // the object's own. A View on which Finish is called must have them.
 func FinishReads() []kernel.Resource {
 	return []kernel.Resource{
-		{Plural: "namespaces"}, {Plural: "serviceaccounts"}, {Plural: "nodes"},
+		{Plural: "namespaces"}, {Plural: "serviceaccounts"},
 		{Group: "scheduling.k8s.io", Plural: "priorityclasses"},
 		{Group: "networking.k8s.io", Plural: "ingressclasses"},
 	}
