@@ -54,7 +54,7 @@ func Replay(s kernel.Schema, deciders []kernel.Decider, records iter.Seq[kernel.
 func ReplayRange(s kernel.Schema, deciders []kernel.Decider, records iter.Seq[kernel.Record], from, to kernel.Seq) *Report {
 	all := slices.Collect(records)
 	rp := &replay{schema: s, deciders: deciders, report: &Report{Events: len(all), ByDecider: map[string]*Count{}},
-		takenBy: map[place]*kernel.Record{}, lastOf: map[string]kernel.Seq{}}
+		takenBy: map[place]*kernel.Record{}, lastOf: map[string]*kernel.Record{}}
 	waiting := rp.collect(all, from, to)
 	v := kernel.NewView(s)
 	rp.decideAll(v, waiting[0])
@@ -69,8 +69,8 @@ type replay struct {
 	schema   kernel.Schema
 	deciders []kernel.Decider
 	report   *Report
-	takenBy  map[place]*kernel.Record // who won each place in an object's life
-	lastOf   map[string]kernel.Seq    // the last event of every writing instance
+	takenBy  map[place]*kernel.Record  // who won each place in an object's life
+	lastOf   map[string]*kernel.Record // the last event of every writing instance
 }
 
 // place is what one of several racing writes wins: to come after an event.
@@ -87,7 +87,7 @@ func (rp *replay) collect(all []kernel.Record, from, to kernel.Seq) map[kernel.S
 	for i := range all {
 		r := &all[i]
 		rp.takenBy[place{r.Key, r.Expect}] = r
-		rp.lastOf[instanceOf(r.ID)] = r.Seq
+		rp.lastOf[instanceOf(r.ID)] = r
 		if r.Decision == nil || r.Seen < from || to > 0 && r.Seen > to || !rp.wanted(r.Decision.Decider) {
 			continue
 		}
@@ -188,10 +188,12 @@ func (rp *replay) compare(d *decision, again []kernel.Record) {
 	}
 }
 
-// crashed tells whether the writer of a decision wrote nothing after it.
+// crashed tells whether the writer of a decision wrote nothing after the round
+// that it was made in: all decisions of a round have one View and one time, and
+// a Core writes nothing more until the whole round has been answered.
 func (rp *replay) crashed(d *decision) bool {
-	last := d.landed[len(d.landed)-1]
-	return rp.lastOf[instanceOf(last.ID)] == last.Seq
+	last := rp.lastOf[instanceOf(d.landed[0].ID)]
+	return last.Seen == d.seen && last.Time.Equal(d.at)
 }
 
 // same tells whether two records are the same change.

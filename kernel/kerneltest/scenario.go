@@ -129,7 +129,7 @@ func (w *World) step(text string) {
 	case words[0] == "agents" && len(words) == 2:
 		w.agents = words[1] == "on"
 	case len(words) >= 3 && words[1] == "delete":
-		w.delete(words[0], w.key(words[2]), len(words) == 4 && words[3] == "now")
+		w.remove(words[0], w.key(words[2]), len(words) == 4 && words[3] == "now")
 	case len(words) >= 2:
 		ceType := ""
 		if len(words) > 2 {
@@ -177,7 +177,13 @@ func (w *World) Put(source string, k kernel.Key, ceType, text string) {
 	w.write(source, ceType, wr)
 }
 
-func (w *World) delete(source string, k kernel.Key, atOnce bool) {
+// Delete deletes the object as kubectl delete does.
+func (w *World) Delete(source string, k kernel.Key) {
+	w.t.Helper()
+	w.remove(source, k, false)
+}
+
+func (w *World) remove(source string, k kernel.Key, atOnce bool) {
 	w.t.Helper()
 	old, ok := w.view.Get(k)
 	if !ok {
