@@ -40,6 +40,7 @@ type upFlags struct {
 	ingress ingressFlags
 	node    nodeFlags
 	nats    string
+	pprof   string
 	detach  bool
 }
 
@@ -58,6 +59,7 @@ func upCommand() *cobra.Command {
 	u.ingress.flags(c)
 	u.node.flags(c, true)
 	c.Flags().StringVar(&u.nats, "nats-listen", "", "loopback address at which services in processes of their own reach the log; empty: nowhere")
+	c.Flags().StringVar(&u.pprof, "pprof", "", "loopback address at which this process's profiles are served; empty: nowhere")
 	c.Flags().BoolVar(&u.detach, "detach", false, "go on in the background, and return when the cluster is ready")
 	return c
 }
@@ -111,6 +113,9 @@ func (u *upFlags) run(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	if u.pprof != "" {
+		g.Go(func() error { return servePprof(ctx, u.pprof) })
+	}
 	g.Go(func() error { return s.mirror.Run(ctx) })
 	g.Go(func() error { return api.Run(ctx) })
 	g.Go(func() error { return s.decide(ctx, "scheduler", scheduler.Deciders()) })
