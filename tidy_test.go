@@ -11,10 +11,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode"
 )
 
 const (
-	kernelBudget = 600 // lines of code in kernel/, without tests, kerneltest, comments and blank lines
+	// kernelBudget bounds the lines of code in kernel/, without tests,
+	// kerneltest, comments, blank lines and lines of nothing but brackets.
+	kernelBudget = 600
 	fileLimit    = 800 // lines of any Go file that is not generated
 	funcLimit    = 100 // lines of any function
 )
@@ -32,7 +35,7 @@ func TestKernelBudget(t *testing.T) {
 	}
 }
 
-// codeLines counts the lines of a file that hold code, not only comments.
+// codeLines counts the lines of a file that say something in code.
 func codeLines(t *testing.T, file string) int {
 	t.Helper()
 	f, err := os.Open(file)
@@ -42,7 +45,7 @@ func codeLines(t *testing.T, file string) int {
 	defer f.Close()
 	n := 0
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if line := strings.TrimSpace(lines.Text()); line != "" && !strings.HasPrefix(line, "//") {
+		if line := strings.TrimSpace(lines.Text()); !strings.HasPrefix(line, "//") && strings.ContainsFunc(line, unicode.IsLetter) {
 			n++
 		}
 	}

@@ -47,11 +47,7 @@ type Verb string
 
 // The verbs of a Write. An apply or a patch is a Create or an Update by the
 // time it is finished.
-const (
-	Create Verb = "create"
-	Update Verb = "update"
-	Delete Verb = "delete"
-)
+const Create, Update, Delete Verb = "create", "update", "delete"
 
 // Whole is the Subresource of a Write that may change any part of the object,
 // spec and status alike: deciders and the node door write so.

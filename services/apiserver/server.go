@@ -25,6 +25,10 @@ import (
 const (
 	// headerTimeout bounds how long a client may take to send its headers.
 	headerTimeout = 30 * time.Second
+	// pingAfter and pingTimeout find out that who holds a connection is gone
+	// without a word: a node whose machine lost power must become silent.
+	pingAfter   = 2 * time.Second
+	pingTimeout = 2 * time.Second
 	// idleTimeout closes a connection on which nothing happens.
 	idleTimeout = 5 * time.Minute
 	// drainTimeout is how long requests in flight may go on after the end was asked for.
@@ -216,7 +220,9 @@ func (s *Server) Run(ctx context.Context) error {
 		ConnContext: withConnection, ErrorLog: quietLog(s.cfg.Logger),
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
-	if err := http2.ConfigureServer(hs, &http2.Server{MaxConcurrentStreams: streamsPerConnection, IdleTimeout: idleTimeout}); err != nil {
+	if err := http2.ConfigureServer(hs, &http2.Server{
+		MaxConcurrentStreams: streamsPerConnection, IdleTimeout: idleTimeout, ReadIdleTimeout: pingAfter, PingTimeout: pingTimeout,
+	}); err != nil {
 		return fmt.Errorf("apiserver: %w", err)
 	}
 	g.Go(func() error {
