@@ -119,6 +119,10 @@ func (a *Agent) Run(ctx context.Context) error {
 // connectAgain is the wait before containerd is dialled again.
 const connectAgain = 500 * time.Millisecond
 
+// lookAtContainersEvery is how often all containers are looked at, in case an
+// exit was not heard of.
+const lookAtContainersEvery = 20 * time.Second
+
 // connect waits for containerd.
 func (a *Agent) connect(ctx context.Context) (*runtime.Client, error) {
 	for {
@@ -236,14 +240,24 @@ func (a *Agent) all() []*pod {
 // watchExits learns of containers that end. Whenever containerd was away it
 // looks at all of them.
 func (a *Agent) watchExits(ctx context.Context) error {
-	for ctx.Err() == nil {
+	a.work.Go(func() error {
+		// An exit in the moment in which a watch begins may be told to nobody.
+		for sleep(ctx, lookAtContainersEvery) {
+			a.findEnded(ctx)
+		}
+		return nil
+	})
+	for away := false; ctx.Err() == nil; {
 		err := a.rt.Watch(ctx, func() {
 			a.work.Go(func() error { return a.findEnded(ctx) })
-		}, func(id string) { a.ended(ctx, id) })
+		}, func(id string) { away = false; a.ended(ctx, id) })
 		if ctx.Err() != nil {
 			return nil
 		}
-		a.lg.Warn().Err(err).Msg("containerd went away; will look again")
+		if !away {
+			a.lg.Warn().Err(err).Msg("containerd went away; will look again")
+		}
+		away = true
 		sleep(ctx, connectAgain)
 	}
 	return nil
@@ -251,10 +265,10 @@ func (a *Agent) watchExits(ctx context.Context) error {
 
 // findEnded looks for containers whose end nobody told of.
 func (a *Agent) findEnded(ctx context.Context) error {
-	infos, err := a.rt.List(ctx)
+	infos, err := a.list(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
-			a.lg.Warn().Err(err).Msg("containers not listed")
+			a.lg.Debug().Err(err).Msg("containers not listed")
 		}
 		return nil // the watch will find containerd gone, too, and come back
 	}

@@ -41,7 +41,7 @@ func (a *Agent) containerConfig(ctx context.Context, v *kernel.View, p *pod, g G
 		ID:    containerID(spec, c.Name, attempt),
 		Image: img,
 		Labels: map[string]string{
-			runtime.LabelPodUID: string(spec.UID), runtime.LabelPodNamespace: spec.Namespace, runtime.LabelPodName: spec.Name,
+			runtime.LabelNode: a.cfg.Node, runtime.LabelPodUID: string(spec.UID), runtime.LabelPodNamespace: spec.Namespace, runtime.LabelPodName: spec.Name,
 			runtime.LabelContainer: c.Name, runtime.LabelAttempt: fmt.Sprint(attempt),
 		},
 		LogPath: a.logPath(spec, c.Name, attempt),

@@ -44,6 +44,9 @@ func Down(ctx context.Context, cfg Config) error {
 		infos, err := rt.List(ctx)
 		add(err)
 		for _, i := range infos {
+			if i.Labels[runtime.LabelNode] != cfg.Node {
+				continue
+			}
 			add(rt.Remove(ctx, i.ID))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,7 +25,7 @@ func metaTime(t time.Time) metav1.Time { return metav1.NewTime(t.Truncate(time.S
 // the log with their containers, and those that are no longer in the log, which
 // are then brought to their end.
 func (a *Agent) restore(ctx context.Context) error {
-	infos, err := a.rt.List(ctx)
+	infos, err := a.list(ctx)
 	if err != nil {
 		return err
 	}
@@ -58,6 +59,12 @@ func (a *Agent) restore(ctx context.Context) error {
 		a.mu.Unlock()
 	}
 	return a.sweep(ctx, v, byPod)
+}
+
+// list returns the containers of this node.
+func (a *Agent) list(ctx context.Context) ([]runtime.Info, error) {
+	infos, err := a.rt.List(ctx)
+	return slices.DeleteFunc(infos, func(i runtime.Info) bool { return i.Labels[runtime.LabelNode] != a.cfg.Node }), err
 }
 
 // removeNow removes containers without further ado.

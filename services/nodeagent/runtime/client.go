@@ -13,8 +13,11 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/api/events"
+	"github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types/task"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/containerd/typeurl/v2"
@@ -30,6 +33,7 @@ const dialTimeout = 10 * time.Second
 
 // Labels of our containers.
 const (
+	LabelNode         = "rutter.dev/node" // several simulated nodes may share a containerd
 	LabelPodUID       = "rutter.dev/pod-uid"
 	LabelPodNamespace = "rutter.dev/pod-namespace"
 	LabelPodName      = "rutter.dev/pod-name"
@@ -106,17 +110,35 @@ func (c *Client) List(ctx context.Context) ([]Info, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list containers: %w", err)
 	}
+	running, err := c.running(ctx)
+	if err != nil {
+		return nil, err
+	}
 	infos := make([]Info, 0, len(found))
 	for _, record := range found {
 		info := infoOf(record)
-		if info.Exit == nil {
-			if err := c.state(ctx, &info); err != nil {
-				return nil, err
-			}
-		}
+		info.PID, info.Running = running[record.ID], running[record.ID] != 0
+		info.Ended = !info.Running && info.Exit == nil
 		infos = append(infos, info)
 	}
 	return infos, nil
+}
+
+// running asks once for all processes that run, by container.
+func (c *Client) running(ctx context.Context) (map[string]uint32, error) {
+	ctx = namespaces.WithNamespace(ctx, Namespace)
+	answer, err := c.c.TaskService().List(ctx, &tasks.ListTasksRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	out := map[string]uint32{}
+	for _, t := range answer.Tasks {
+		switch t.Status {
+		case task.Status_RUNNING, task.Status_PAUSED, task.Status_PAUSING:
+			out[t.ID] = t.Pid
+		}
+	}
+	return out, nil
 }
 
 // Running tells whether a container's process runs.
