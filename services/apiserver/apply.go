@@ -73,7 +73,7 @@ func (r *request) apply(patch []byte, subresource, directive string, dryRun bool
 	if res.created {
 		code = http.StatusCreated
 	}
-	return r.writeObject(code, res.object)
+	return r.writeWritten(code, res)
 }
 
 // mayCreate checks the right to create where an apply will do so: it is asked

@@ -42,6 +42,7 @@ func (r *request) decodeObject() (kernel.Object, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.raw = data
 	o, strict, err := kinds.DecodeStrict(r.row, data, r.Header.Get("Content-Type"))
 	if errors.Is(err, kinds.ErrContentType) {
 		return nil, unsupportedMedia(readableTypes)

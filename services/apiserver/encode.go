@@ -283,13 +283,19 @@ func (r *request) encodeObjectIn(f form, e *kernel.Entry, o kernel.Object) ([]by
 	return f.finish(body)
 }
 
-// writeObject answers with an object that was just written, or would be.
-func (r *request) writeObject(code int, o kernel.Object) error {
+// writeWritten answers with an object that was just written, or would be. What
+// went to the log is what the client gets, with its version put in.
+func (r *request) writeWritten(code int, res written) error {
 	f, err := negotiate(r.Request, true)
 	if err != nil {
 		return err
 	}
-	body, err := r.encodeObjectIn(f, nil, o)
+	var body []byte
+	if res.body != nil && !r.kind.Sealed && f.shape == shapeWhole && f.media != mediaProto {
+		body, err = f.finish(appendVersioned(make([]byte, 0, len(res.body)+40), res.body, res.seq, false))
+	} else {
+		body, err = r.encodeObjectIn(f, nil, res.object)
+	}
 	if err != nil {
 		return err
 	}

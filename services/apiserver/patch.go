@@ -69,7 +69,7 @@ func (r *request) patch(subresource string) error {
 		return err
 	}
 	r.warn(warnings...)
-	return r.writeObject(http.StatusOK, res.object)
+	return r.writeWritten(http.StatusOK, res)
 }
 
 // named fills in whose patch was refused where the refusal does not say it.

@@ -29,6 +29,7 @@ type request struct {
 	info  requestInfo
 	row   kinds.Row // of info.Resource, if it is one of the log
 	kind  *kinds.Info
+	raw   []byte       // the body that an object was decoded from
 	past  *kernel.View // the View to read, if the request is about the past
 }
 

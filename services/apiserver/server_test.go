@@ -25,14 +25,14 @@ import (
 
 // cluster is a log with one or more apiservers over it, on real TLS.
 type cluster struct {
-	t   *testing.T
+	t   testing.TB
 	log events.Log
 	ca  *pki.CA
 	// services is the range of cluster IPs; empty: the default.
 	services string
 }
 
-func newCluster(t *testing.T) *cluster {
+func newCluster(t testing.TB) *cluster {
 	t.Helper()
 	ca, err := pki.Open(t.TempDir())
 	if err != nil {
@@ -96,7 +96,7 @@ func (c *cluster) start() *api {
 
 // client is a user of an apiserver.
 type client struct {
-	t    *testing.T
+	t    testing.TB
 	http *http.Client
 	url  string
 	ask  http.Header // of every request
@@ -161,7 +161,7 @@ func (c *client) want(code int, method, path, body string) map[string]any {
 	return decode(c.t, out)
 }
 
-func decode(t *testing.T, body string) map[string]any {
+func decode(t testing.TB, body string) map[string]any {
 	t.Helper()
 	var o map[string]any
 	if err := json.Unmarshal([]byte(body), &o); err != nil {
@@ -195,7 +195,7 @@ func str(o any, path ...any) string {
 
 // watching is an open watch.
 type watching struct {
-	t   *testing.T
+	t   testing.TB
 	res *http.Response
 	dec *json.Decoder
 }

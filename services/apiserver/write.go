@@ -55,6 +55,7 @@ type author struct {
 type written struct {
 	object  kernel.Object // as it stands now, or would
 	seq     kernel.Seq
+	body    []byte // as it stands in the log, if it was written
 	created bool
 	deleted bool // it is gone: a tombstone was written
 	same    bool // nothing had to be written
@@ -133,6 +134,7 @@ func (s *Server) attempt(ctx context.Context, v *kernel.View, w *write) (written
 	if res.seq, err = s.cfg.Log.Append(ctx, rec); err != nil {
 		return written{}, fmt.Errorf("append for %s: %w", key, err)
 	}
+	res.body = rec.Body
 	o.SetResourceVersion(strconv.FormatUint(uint64(res.seq), 10))
 	return res, nil
 }
@@ -244,16 +246,33 @@ func (r *request) create() error {
 	if o.GetResourceVersion() != "" {
 		return badRequest("resourceVersion should not be set on objects to be created")
 	}
-	res, err := r.s.create(r.Context(), r.user, r.row, r.info.Namespace, o, r.author(), dryRun)
+	res, err := r.s.create(r.Context(), r.user, r.row, r.info.Namespace, o, r.again(o), r.author(), dryRun)
 	if err != nil {
 		return err
 	}
-	return r.writeObject(http.StatusCreated, res.object)
+	return r.writeWritten(http.StatusCreated, res)
+}
+
+// again gives the object that was decoded from the request for the first
+// attempt of a write, which consumes it, and decodes it anew for each further.
+func (r *request) again(o kernel.Object) func() (kernel.Object, error) {
+	first := o
+	return func() (kernel.Object, error) {
+		if o := first; o != nil {
+			first = nil
+			return o, nil
+		}
+		o, _, err := kinds.DecodeStrict(r.row, r.raw, r.Header.Get("Content-Type"))
+		if err == nil {
+			r.place(o)
+		}
+		return o, err
+	}
 }
 
 // create writes a new object. It is where kinds with values that must be
 // unique in the cluster get them.
-func (s *Server) create(ctx context.Context, u *User, row kinds.Row, namespace string, o kernel.Object, by author, dryRun bool) (written, error) {
+func (s *Server) create(ctx context.Context, u *User, row kinds.Row, namespace string, o kernel.Object, again func() (kernel.Object, error), by author, dryRun bool) (written, error) {
 	if err := s.mayGrant(ctx, u, o, nil); err != nil {
 		return written{}, err
 	}
@@ -261,9 +280,12 @@ func (s *Server) create(ctx context.Context, u *User, row kinds.Row, namespace s
 	return s.write(ctx, write{row: row, key: key, by: by, dryRun: dryRun,
 		propose: func(v *kernel.View, live *kernel.Entry) (kernel.Write, error) {
 			if live != nil {
-				return kernel.Write{}, apierrors.NewAlreadyExists(groupResource(row), o.GetName())
+				return kernel.Write{}, apierrors.NewAlreadyExists(groupResource(row), key.Name)
 			}
-			draft := o.DeepCopyObject().(kernel.Object)
+			draft, err := again()
+			if err != nil {
+				return kernel.Write{}, err
+			}
 			if err := s.claim(ctx, v, draft, nil, by, dryRun); err != nil {
 				return kernel.Write{}, err
 			}
@@ -295,13 +317,12 @@ func (r *request) update(subresource string) error {
 	if o.GetName() == "" {
 		return badRequest("name must be provided")
 	}
-	res, err := r.replace(subresource, dryRun, func(_ *kernel.View, live *kernel.Entry) (kernel.Object, error) {
-		return o.DeepCopyObject().(kernel.Object), nil
-	})
+	again := r.again(o)
+	res, err := r.replace(subresource, dryRun, func(*kernel.View, *kernel.Entry) (kernel.Object, error) { return again() })
 	if err != nil {
 		return err
 	}
-	return r.writeObject(http.StatusOK, res.object)
+	return r.writeWritten(http.StatusOK, res)
 }
 
 // replace writes a new form of the live object. next makes it; it may be
@@ -360,7 +381,7 @@ func (r *request) delete() error {
 		if o.OrphanDependents != nil && !*o.OrphanDependents {
 			code = http.StatusAccepted
 		}
-		return r.writeObject(code, res.object)
+		return r.writeWritten(code, res)
 	}
 	return r.writeAPI(http.StatusOK, &metav1.Status{Status: metav1.StatusSuccess, Details: &metav1.StatusDetails{
 		Name: res.object.GetName(), Group: r.kind.Resource.Group, Kind: r.kind.Resource.Plural, UID: res.object.GetUID(),
