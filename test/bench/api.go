@@ -94,6 +94,7 @@ func (w *work) measure(ctx context.Context, c *cluster, all *results) error {
 			return nil
 		})
 	}
+	g.Go(func() error { return c.profile(ctx, "profile?seconds=6", w.name+".cpu") })
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("%s: %w", w.name, err)
 	}
@@ -148,6 +149,12 @@ func measureAPI(ctx context.Context, o *options, c *cluster, all *results) error
 		}
 	}
 	all.memory("after both creates", c)
+	if err := c.profile(ctx, "heap", "both creates.heap"); err != nil {
+		return err
+	}
+	if o.only == "creates" {
+		return nil
+	}
 	for _, w := range after {
 		if err := w.measure(ctx, c, all); err != nil {
 			return err

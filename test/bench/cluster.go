@@ -18,12 +18,16 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
+// pprofAddress is where the cluster serves its profiles.
+const pprofAddress = "127.0.0.1:26060"
+
 // cluster is a rutter up that this process started.
 type cluster struct {
 	rutter string
 	dir    string // of its data, run files and log
 	pid    int
 	url    string
+	save   string // folder for profiles; empty: none are taken
 	tls    *tls.Config // of its administrator
 }
 
@@ -37,11 +41,11 @@ func start(ctx context.Context, o *options) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{rutter: o.rutter, dir: dir}
+	c := &cluster{rutter: o.rutter, dir: dir, save: o.profile}
 	args := append([]string{"up", "--detach", "--node", "bench", "--listen", "127.0.0.1:26443", "--node-port", "26250",
 		"--http", "127.0.0.1:26080", "--https", "127.0.0.1:26444", "--host-services=false", "--log-level", "warn"}, c.folders()...)
-	if o.pprof != "" {
-		args = append(args, "--pprof", o.pprof)
+	if o.profile != "" {
+		args = append(args, "--pprof", pprofAddress)
 	}
 	if out, err := exec.CommandContext(ctx, o.rutter, args...).CombinedOutput(); err != nil {
 		return nil, errors.Join(fmt.Errorf("rutter up: %w: %s", err, out), c.stop())
@@ -82,6 +86,18 @@ func (c *cluster) stop() error {
 // client returns a client with a connection of its own.
 func (c *cluster) client() *http.Client {
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: c.tls.Clone(), ForceAttemptHTTP2: true}}
+}
+
+// profile saves what the process says of itself: at /debug/pprof/ of its --pprof.
+func (c *cluster) profile(ctx context.Context, what, file string) error {
+	if c.save == "" {
+		return nil
+	}
+	body, err := (&cluster{url: "http://" + pprofAddress}).call(ctx, http.DefaultClient, http.MethodGet, "/debug/pprof/"+what, "", "")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(c.save, strings.ReplaceAll(file, " ", "-")), body, 0o644)
 }
 
 // tick is the unit of /proc/PID/stat on every Linux that Go runs on (USER_HZ).

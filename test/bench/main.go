@@ -18,8 +18,8 @@ type options struct {
 	watch   int    // watchers
 	pods    int    // that are started, per round
 	image   string // archive with the image of those pods
-	only    string // "api", "pods" or "" for both
-	pprof   string // address for --pprof of rutter up
+	only    string // "creates", "api", "pods" or "" for all
+	profile string // folder for profiles; empty: none are taken
 }
 
 func main() {
@@ -31,8 +31,8 @@ func main() {
 	flag.IntVar(&o.watch, "watchers", 50, "watchers at once")
 	flag.IntVar(&o.pods, "pods", 20, "pods to start in each round")
 	flag.StringVar(&o.image, "image", "bin/images/catalog-v1.tar", "archive with the image of the pods to start")
-	flag.StringVar(&o.only, "only", "", "api or pods; empty: both")
-	flag.StringVar(&o.pprof, "pprof", "", "address at which rutter up serves profiles; empty: nowhere")
+	flag.StringVar(&o.only, "only", "", "creates (the first part of api), api or pods; empty: all")
+	flag.StringVar(&o.profile, "profiles", "", "folder for a CPU profile of each kind of work (it costs a little itself); empty: none")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -74,7 +74,7 @@ func round(ctx context.Context, o *options, all *results) (err error) {
 			return err
 		}
 	}
-	if o.only != "api" {
+	if o.only == "" || o.only == "pods" {
 		return measurePods(ctx, o, c, all)
 	}
 	return nil
