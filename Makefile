@@ -1,20 +1,21 @@
 # `make up` on a fresh Debian machine with Go starts a cluster and the example; `make test` runs all tests.
-export GOFLAGS := -buildvcs=false
+export GOFLAGS := -buildvcs=false -trimpath
+export CGO_ENABLED := 0
 BUILD := $(shell git describe --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.build=$(BUILD)
 SEEDS ?= 200
 .PHONY: build unit test race sim e2e bench generate images lint up down tools
 
 build: ## bin/rutter and bin/kubectl
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/rutter ./cmd/rutter
-	cd cmd/kubectl && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../bin/kubectl .
+	go build -ldflags '$(LDFLAGS)' -o bin/rutter ./cmd/rutter
+	cd cmd/kubectl && go build -ldflags '-s -w' -o ../../bin/kubectl .
 tools: ## what Debian has and this machine lacks
 	deploy/tools.sh
 unit: ## needs nothing but Go
 	go test ./...
 test: unit e2e
 race:
-	go test -race ./events/... ./kernel/... ./sim/... ./services/...
+	CGO_ENABLED=1 go test -race ./events/... ./kernel/... ./kinds/... ./internal/... ./services/...
 sim:
 	go test ./sim -run TestSeeds -count=1 -seeds $(SEEDS) -v
 e2e: tools build images ## real containers, networks and BPF: root only

@@ -184,6 +184,9 @@ func (p *nodeParts) makeNetwork(ctx context.Context, pods netip.Prefix) (nodeage
 	return n, nil
 }
 
+// dnsAgain is the wait before DNS tries to listen again.
+const dnsAgain = time.Second
+
 // podRangeFile holds the range that a node's network was made with.
 const podRangeFile = "podrange"
 
@@ -248,8 +251,15 @@ func (p *nodeParts) serveDNS(ctx context.Context, m *kernel.Mirror) error {
 		return nil
 	}
 	server, err := dns.Listen(dns.Config{Address: netip.AddrPortFrom(clusterDNS, 53)}, p.lg)
-	if err != nil {
-		return err
+	for err != nil {
+		// Most often a process before us that has not ended yet. Pods run without names, too.
+		p.lg.Warn().Err(err).Msg("names are not served; will try again")
+		select {
+		case <-time.After(dnsAgain):
+		case <-ctx.Done():
+			return nil
+		}
+		server, err = dns.Listen(dns.Config{Address: netip.AddrPortFrom(clusterDNS, 53)}, p.lg)
 	}
 	cluster := dns.Cluster{Domain: clusterDomain, Server: clusterDNS, Ranges: []netip.Prefix{podRange, serviceRange}}
 	g, ctx := errgroup.WithContext(ctx)
