@@ -161,7 +161,7 @@ func (r *request) impersonate() error {
 	if name != "system:anonymous" && !slices.Contains(as.Groups, groupAuthenticated) {
 		as.Groups = append(as.Groups, groupAuthenticated)
 	}
-	r.user = as
+	r.behind, r.user = r.user.Name, as
 	for header := range r.Header {
 		if strings.HasPrefix(http.CanonicalHeaderKey(header), "Impersonate-") {
 			r.Header.Del(header)

@@ -97,7 +97,11 @@ func (r *request) writeError(err error) {
 		// the client does not take it for whole.
 		panic(http.ErrAbortHandler)
 	}
-	r.writeStatus(statusOf(err))
+	s := statusOf(err)
+	if s.Code == http.StatusInternalServerError {
+		r.s.cfg.Logger.Error().Err(err).Str("method", r.Method).Str("path", r.URL.Path).Msg("request failed")
+	}
+	r.writeStatus(s)
 }
 
 func (r *request) writeStatus(s *metav1.Status) {

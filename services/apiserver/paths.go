@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -101,6 +102,10 @@ type debugWriter struct{ l zerolog.Logger }
 
 // Write implements io.Writer.
 func (w debugWriter) Write(p []byte) (int, error) {
-	w.l.Debug().Bytes("said", p).Msg("http server")
+	level := zerolog.DebugLevel
+	if bytes.Contains(p, []byte("panic")) {
+		level = zerolog.ErrorLevel // a broken invariant: net/http has caught it
+	}
+	w.l.WithLevel(level).Bytes("said", p).Msg("http server")
 	return len(p), nil
 }

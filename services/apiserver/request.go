@@ -22,15 +22,16 @@ const maxBody = 3 << 20
 // request is one request on its way through the server.
 type request struct {
 	*http.Request
-	w     http.ResponseWriter
-	s     *Server
-	user  *User
-	query url.Values
-	info  requestInfo
-	row   kinds.Row // of info.Resource, if it is one of the log
-	kind  *kinds.Info
-	raw   []byte       // the body that an object was decoded from
-	past  *kernel.View // the View to read, if the request is about the past
+	w      http.ResponseWriter
+	s      *Server
+	user   *User
+	behind string // who impersonates the user, if anybody does
+	query  url.Values
+	info   requestInfo
+	row    kinds.Row // of info.Resource, if it is one of the log
+	kind   *kinds.Info
+	raw    []byte       // the body that an object was decoded from
+	past   *kernel.View // the View to read, if the request is about the past
 }
 
 // requestInfo is what a path and method ask for.
@@ -130,6 +131,11 @@ func (r *request) serve() error {
 	}
 	if r.user == nil {
 		return apierrors.NewUnauthorized("Unauthorized")
+	}
+	select { // nothing is answered from a View that is still being read
+	case <-r.s.started:
+	case <-r.Context().Done():
+		return r.Context().Err()
 	}
 	if err := r.impersonate(); err != nil {
 		return err

@@ -61,24 +61,29 @@ type written struct {
 	same    bool // nothing had to be written
 }
 
-// write makes a write happen. The first attempt uses the View at hand. If that
-// fails for whatever reason, the View may have been too old: it is made again
-// on one that has all that was acknowledged, and from then on as often as
-// somebody else is faster.
+// write makes a write happen. The first attempt uses the View at hand. If it is
+// refused or loses a race, the View may have been too old: it is made again on
+// one that has all that was acknowledged, and from then on as often as somebody
+// else is faster. An append whose outcome is not known is never repeated.
 func (s *Server) write(ctx context.Context, w write) (written, error) {
 	v := s.cfg.Mirror.View()
 	fresh := false
 	for n := 1; ; n++ {
 		res, err := s.attempt(ctx, v, &w)
-		conflict := errors.Is(err, events.ErrConflict)
-		if err == nil || ctx.Err() != nil || fresh && (!conflict || n >= attempts) {
+		if err == nil {
+			return res, nil
+		}
+		var refused apierrors.APIStatus
+		// ErrGone: the log had forgotten the key that the View did not know.
+		lost := errors.Is(err, events.ErrConflict) || errors.Is(err, events.ErrGone)
+		if !lost && (fresh || !errors.As(err, &refused)) || n >= attempts {
 			return res, err
 		}
 		next, ierr := s.index.view(ctx)
 		if ierr != nil {
 			return res, ierr
 		}
-		if next.Seq() == v.Seq() && !conflict {
+		if next.Seq() == v.Seq() && !lost {
 			return res, err
 		}
 		v, fresh = next, true
@@ -167,7 +172,11 @@ func (s *Server) finish(v *kernel.View, kw *kernel.Write, now time.Time) (kernel
 
 // author is who the request writes as.
 func (r *request) author() author {
-	return author{source: "user:" + r.user.Name, groups: r.user.Groups, manager: r.manager(), trace: r.trace()}
+	a := author{source: "user:" + r.user.Name, groups: r.user.Groups, manager: r.manager(), trace: r.trace()}
+	if r.behind != "" {
+		a.note = "impersonated by " + r.behind
+	}
+	return a
 }
 
 // manager is the field manager that the client names, or the first part of its
