@@ -60,8 +60,7 @@ func (a *Agent) act(ctx context.Context, v *kernel.View, p *pod, g Goal, do Acti
 	case Delete:
 		return a.deletePod(ctx, v, p, g)
 	case Forget:
-		a.forget(p)
-		return nil
+		return a.forget(p, g)
 	}
 	panic("an action that nobody knows: " + string(do.Do))
 }
@@ -161,14 +160,7 @@ func (a *Agent) preStop(p *pod, g Goal, spec *corev1.Container) error {
 
 // markStop begins a container's end.
 func (a *Agent) markStop(p *pod, g Goal, spec *corev1.Container, grace time.Duration, why string) {
-	p.update(func(w *World) {
-		c := w.container(spec.Name)
-		if c.Stop != nil {
-			c.Stop.Grace = grace
-			return
-		}
-		c.Stop = &Stop{Since: a.now(), Grace: grace, Reason: why}
-	})
+	p.update(func(w *World) { w.stop(spec.Name, grace, why, a.now()) })
 	if !g.Gone {
 		a.events.add(g.Pod, spec.Name, corev1.EventTypeNormal, "Killing", why)
 	}
@@ -223,14 +215,8 @@ func (a *Agent) reapContainer(ctx context.Context, p *pod, g Goal, spec *corev1.
 	if last.Message == "" {
 		last.Message = a.lastWords(ctx, g.Pod, spec, attempt, x.Code)
 	}
-	p.update(func(w *World) {
-		c := w.container(spec.Name)
-		c.Phase, c.Last, c.Stop, c.Ready, c.Started = Exited, last, nil, false, false
-		if c.Restarted.IsZero() {
-			c.Restarted = started
-		}
-	})
-	if c := p.container(spec.Name); c.Delay > 0 && restarts(g.Pod, spec, &c) && !g.Stopping && !g.Gone {
+	p.update(func(w *World) { w.exit(spec.Name, last) })
+	if c := p.container(spec.Name); heldBack(&c) > 0 && restarts(g.Pod, spec, &c) && !g.Stopping && !g.Gone {
 		a.events.add(g.Pod, spec.Name, corev1.EventTypeWarning, "BackOff",
 			fmt.Sprintf("Back-off restarting failed container %s in pod %s_%s(%s)", spec.Name, g.Pod.Name, g.Pod.Namespace, g.Pod.UID))
 	}
@@ -314,11 +300,6 @@ func (a *Agent) teardown(ctx context.Context, p *pod, g Goal) error {
 		return err
 	}
 	runtime.RemoveCgroup(a.podCgroup(g.Pod))
-	if g.Stopping || g.Gone {
-		if err := os.RemoveAll(a.logDir(g.Pod)); err != nil {
-			return fmt.Errorf("remove logs: %w", err)
-		}
-	}
 	p.update(func(w *World) {
 		w.Sandbox, w.Volumes, w.IPs = Step{}, Step{}, nil
 		w.TornDown = true
@@ -326,8 +307,11 @@ func (a *Agent) teardown(ctx context.Context, p *pod, g Goal) error {
 	return nil
 }
 
-// forget drops a pod's state.
-func (a *Agent) forget(p *pod) {
+// forget drops a pod's state, and its logs.
+func (a *Agent) forget(p *pod, g Goal) error {
+	if err := os.RemoveAll(a.logDir(g.Pod)); err != nil {
+		return fmt.Errorf("remove logs: %w", err)
+	}
 	p.stopProbes()
 	p.cancel()
 	a.mu.Lock()
@@ -335,6 +319,7 @@ func (a *Agent) forget(p *pod) {
 	if a.pods[p.key] == p {
 		delete(a.pods, p.key)
 	}
+	return nil
 }
 
 // pull makes sure that a container's image is here. A fetch from a registry
@@ -443,15 +428,13 @@ func (a *Agent) start(ctx context.Context, v *kernel.View, p *pod, g Goal, spec 
 	var refused *runtime.StartError
 	switch {
 	case err == nil:
-		a.begun(p, g, spec, k.ID, attempt, started.At)
+		p.update(func(w *World) { w.begin(g.Pod, spec, k.ID, attempt, started.At) })
 		return a.mayHaveEnded(ctx, p, spec, k.ID)
 	case errors.As(err, &refused):
 		now := a.now()
-		a.begun(p, g, spec, k.ID, attempt, now)
 		p.update(func(w *World) {
-			c := w.container(spec.Name)
-			c.Phase, c.Last = Exited, terminated(runtime.Exit{Code: 128, Reason: "StartError", Message: err.Error(), FinishedAt: now}, k.ID, time.Unix(0, 0))
-			c.Ready, c.Started = false, false
+			w.begin(g.Pod, spec, k.ID, attempt, now)
+			w.exit(spec.Name, terminated(runtime.Exit{Code: 128, Reason: "StartError", Message: err.Error(), FinishedAt: now}, k.ID, time.Unix(0, 0)))
 		})
 		a.events.add(g.Pod, spec.Name, corev1.EventTypeWarning, "Failed", "Error: "+err.Error())
 		return nil
@@ -488,25 +471,6 @@ func (a *Agent) createFailed(p *pod, g Goal, spec *corev1.Container, reason stri
 		c.Create.fail(reason, err.Error(), a.now(), time.Second, crashDelayMax)
 	})
 	a.events.add(g.Pod, spec.Name, corev1.EventTypeWarning, "Failed", "Error: "+err.Error())
-}
-
-// begun notes a new run.
-func (a *Agent) begun(p *pod, g Goal, spec *corev1.Container, id string, attempt int, at time.Time) {
-	app := false
-	for i := range g.Pod.Spec.Containers {
-		app = app || g.Pod.Spec.Containers[i].Name == spec.Name
-	}
-	p.update(func(w *World) {
-		c := w.container(spec.Name)
-		if c.Phase == Exited {
-			c.Before, c.Delay, c.Restarted = c.Last, nextDelay(c), at
-		}
-		c.Phase, c.Attempt, c.ID, c.StartedAt, c.Last, c.Stop = Running, attempt, id, at.Truncate(time.Second), nil, nil
-		c.Create, c.PostStart = Step{}, HookNone
-		c.Started, c.Ready = spec.StartupProbe == nil, spec.ReadinessProbe == nil
-		c.Image.Done = spec.ImagePullPolicy != corev1.PullAlways // asked again before the next run
-		w.Initialized = w.Initialized || app
-	})
 }
 
 // dropOldLogs keeps the logs of the present run and of the one before it.

@@ -210,6 +210,9 @@ func decideStarts(g Goal, w *World, r run, now time.Time) Action {
 		}
 		if a, ok := ready(&c.Image, Pull, now); !ok {
 			if a.Do == Wait {
+				if !c.Image.backingOff(now) {
+					later(c.Image.Failed.Add(pullSettle)) // the status says otherwise from then on
+				}
 				later(a.Until)
 				continue
 			}
@@ -227,22 +230,29 @@ func decideStarts(g Goal, w *World, r run, now time.Time) Action {
 
 // restartAt is when a container that exited may run again.
 func restartAt(c *Container) time.Time {
-	if c.Delay == 0 || c.Last == nil {
-		return time.Time{}
+	if held := heldBack(c); held > 0 {
+		return c.Last.FinishedAt.Add(held)
 	}
-	return c.Last.FinishedAt.Add(c.Delay)
+	return time.Time{}
+}
+
+// heldBack is how long after its end a container waits for its next run: not
+// at all after its first run, or after one that was long.
+func heldBack(c *Container) time.Duration {
+	if c.Last == nil || c.Last.FinishedAt.Sub(c.Restarted) > crashForget {
+		return 0
+	}
+	return c.Delay
 }
 
 // nextDelay is the back-off for the restart after the one that is about to be:
-// none for the first, then doubling; a long run clears it.
+// it doubles.
 func nextDelay(c *Container) time.Duration {
-	switch {
-	case c.Delay == 0, c.Last != nil && c.Last.FinishedAt.Sub(c.Restarted) > crashForget:
+	held := heldBack(c)
+	if held == 0 {
 		return crashDelayFirst
-	case c.Delay*2 > crashDelayMax:
-		return crashDelayMax
 	}
-	return c.Delay * 2
+	return min(held*2, crashDelayMax)
 }
 
 func hasPostStart(c *corev1.Container) bool {

@@ -63,14 +63,16 @@ func StatusOf(p *corev1.Pod, w *World, hostIPs []string, now time.Time) corev1.P
 	inits, apps := containersOf(p)
 	initialized := w.Initialized || initDone(inits, w)
 	again := map[string]bool{} // which containers run or shall run
-	for _, spec := range planRun(p, w).up {
-		again[spec.Name] = w.StopSince.IsZero()
+	if r := planRun(p, w); !r.over && w.StopSince.IsZero() {
+		for _, spec := range r.up {
+			again[spec.Name] = true
+		}
 	}
 	for i := range inits {
-		s.InitContainerStatuses = append(s.InitContainerStatuses, containerStatus(p, &inits[i], w, true, false, again[inits[i].Name]))
+		s.InitContainerStatuses = append(s.InitContainerStatuses, containerStatus(p, &inits[i], w, true, again[inits[i].Name], now))
 	}
 	for i := range apps {
-		s.ContainerStatuses = append(s.ContainerStatuses, containerStatus(p, &apps[i], w, false, !initialized, again[apps[i].Name]))
+		s.ContainerStatuses = append(s.ContainerStatuses, containerStatus(p, &apps[i], w, false, again[apps[i].Name], now))
 	}
 	s.Phase = phaseOf(p, w, &s)
 	setConditions(p, w, &s, initialized, now)
@@ -95,7 +97,7 @@ func initDone(inits []corev1.Container, w *World) bool {
 	return true
 }
 
-func containerStatus(p *corev1.Pod, spec *corev1.Container, w *World, init, initializing, restarting bool) corev1.ContainerStatus {
+func containerStatus(p *corev1.Pod, spec *corev1.Container, w *World, init, restarting bool, now time.Time) corev1.ContainerStatus {
 	c := w.Containers[spec.Name]
 	if c == nil {
 		c = &Container{}
@@ -115,19 +117,19 @@ func containerStatus(p *corev1.Pod, spec *corev1.Container, w *World, init, init
 	case Running, Ended:
 		s.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(c.StartedAt)}
 		started = c.Phase == Running && c.Started
-		s.Ready = long && started && c.Ready && c.Stop == nil
+		s.Ready = long && started && c.Ready
 	case Exited:
 		s.State.Terminated = c.Last
 		s.Ready = !long && c.Last.ExitCode == 0
-		if held := c.Delay > 0 || c.Create.Reason != "" || c.Image.Reason != ""; held && restarting {
+		if held := heldBack(c) > 0 || c.Create.Reason != "" || c.Image.Reason != ""; held && restarting {
 			s.LastTerminationState.Terminated = c.Last
-			s.State = corev1.ContainerState{Waiting: waiting(p, spec.Name, c, initializing)}
+			s.State = corev1.ContainerState{Waiting: waiting(p, spec, c, now)}
 		}
 		if c.Last.ContainerID != "" && s.ContainerID == "" {
 			s.ContainerID = c.Last.ContainerID
 		}
 	default:
-		s.State.Waiting = waiting(p, spec.Name, c, initializing)
+		s.State.Waiting = waiting(p, spec, c, now)
 		if !w.StopSince.IsZero() {
 			// The pod goes and this container never ran, or nobody saw it run.
 			s.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "ContainerStatusUnknown",
@@ -159,16 +161,18 @@ func mountStatuses(spec *corev1.Container) []corev1.VolumeMountStatus {
 }
 
 // waiting says what a container waits for.
-func waiting(p *corev1.Pod, name string, c *Container, initializing bool) *corev1.ContainerStateWaiting {
+func waiting(p *corev1.Pod, spec *corev1.Container, c *Container, now time.Time) *corev1.ContainerStateWaiting {
 	switch {
+	case c.Image.backingOff(now):
+		return &corev1.ContainerStateWaiting{Reason: reasonPullBackOff, Message: fmt.Sprintf("Back-off pulling image %q: %s: %s", spec.Image, c.Image.Reason, c.Image.Message)}
 	case c.Image.Reason != "":
 		return &corev1.ContainerStateWaiting{Reason: c.Image.Reason, Message: c.Image.Message}
 	case c.Create.Reason != "":
 		return &corev1.ContainerStateWaiting{Reason: c.Create.Reason, Message: c.Create.Message}
-	case c.Phase == Exited && c.Delay > 0:
+	case c.Phase == Exited && heldBack(c) > 0:
 		return &corev1.ContainerStateWaiting{Reason: reasonCrashLoop,
-			Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)", c.Delay, name, p.Name, p.Namespace, p.UID)}
-	case initializing:
+			Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)", heldBack(c), spec.Name, p.Name, p.Namespace, p.UID)}
+	case len(p.Spec.InitContainers) > 0:
 		return &corev1.ContainerStateWaiting{Reason: reasonInitializing}
 	}
 	return &corev1.ContainerStateWaiting{Reason: reasonCreating}
@@ -177,7 +181,7 @@ func waiting(p *corev1.Pod, name string, c *Container, initializing bool) *corev
 // phaseOf sums a pod up.
 func phaseOf(p *corev1.Pod, w *World, s *corev1.PodStatus) corev1.PodPhase {
 	r := planRun(p, w)
-	if r.over {
+	if r.over && !anyRunning(w) {
 		if r.fail {
 			return corev1.PodFailed
 		}
@@ -207,6 +211,16 @@ func phaseOf(p *corev1.Pod, w *World, s *corev1.PodStatus) corev1.PodPhase {
 		return corev1.PodRunning
 	}
 	return corev1.PodPending
+}
+
+// anyRunning: a sidecar outlives the app containers for a while.
+func anyRunning(w *World) bool {
+	for _, c := range w.Containers {
+		if c.Phase == Running || c.Phase == Ended {
+			return true
+		}
+	}
+	return false
 }
 
 // setConditions writes the conditions in kubelet's order and keeps those that

@@ -107,7 +107,7 @@ func (a *Agent) serveLogs(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, fmt.Sprintf("previous terminated container %q in pod %q not found", spec.Name, pod.Name), http.StatusBadRequest)
 			return
 		case c.Phase == Absent:
-			http.Error(w, fmt.Sprintf("container %q in pod %q is waiting to start: %s", spec.Name, pod.Name, waiting(pod, spec.Name, &c, false).Reason), http.StatusBadRequest)
+			http.Error(w, fmt.Sprintf("container %q in pod %q is waiting to start: %s", spec.Name, pod.Name, waiting(pod, spec, &c, a.now()).Reason), http.StatusBadRequest)
 			return
 		}
 	}

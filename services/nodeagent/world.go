@@ -58,6 +58,7 @@ type Step struct {
 	Reason  string // why not; a reason as Kubernetes names them
 	Message string
 	Fails   int
+	Failed  time.Time // when it last did
 	RetryAt time.Time
 }
 
@@ -126,6 +127,7 @@ const (
 	crashForget     = 10 * time.Minute // a run this long clears the back-off
 	pullDelayFirst  = 10 * time.Second
 	pullDelayMax    = 5 * time.Minute
+	pullSettle      = 2 * time.Second        // how long a first failure shows as such, and not yet as a back-off
 	retryDelayFirst = 500 * time.Millisecond // for volumes, network: mostly waiting for an object to appear
 	retryDelayMax   = 10 * time.Second
 	routedMax       = 2 * time.Second        // how long SIGTERM waits for traffic to go elsewhere
@@ -147,10 +149,16 @@ func delay(n int, first, max time.Duration) time.Duration {
 func (s *Step) fail(reason, message string, now time.Time, first, max time.Duration) {
 	s.Fails++
 	s.Done, s.Reason, s.Message = false, reason, message
+	s.Failed = now
 	s.RetryAt = now.Add(delay(s.Fails, first, max))
 }
 
-// containers returns the containers of a pod that are run one after another
+// backingOff tells whether a failed pull is shown as a wait for the next one.
+func (s *Step) backingOff(now time.Time) bool {
+	return s.Reason == reasonPullFailed && (s.Fails > 1 || !now.Before(s.Failed.Add(pullSettle)))
+}
+
+// containersOf returns the containers of a pod that are run one after another
 // before the others, and the others.
 func containersOf(p *corev1.Pod) (inits, apps []corev1.Container) {
 	return p.Spec.InitContainers, p.Spec.Containers
@@ -185,4 +193,39 @@ func (w *World) container(name string) *Container {
 	}
 	w.Containers[name] = c
 	return c
+}
+
+// begin notes that a container runs: a new run, with nothing of the one before
+// but how it ended.
+func (w *World) begin(p *corev1.Pod, spec *corev1.Container, id string, attempt int, at time.Time) {
+	c := w.container(spec.Name)
+	if c.Phase == Exited {
+		c.Before, c.Delay, c.Restarted = c.Last, nextDelay(c), at
+	}
+	c.Phase, c.Attempt, c.ID, c.StartedAt, c.Last, c.Stop = Running, attempt, id, at.Truncate(time.Second), nil, nil
+	c.Create, c.PostStart = Step{}, HookNone
+	c.Started, c.Ready = spec.StartupProbe == nil, spec.ReadinessProbe == nil
+	c.Image.Done = spec.ImagePullPolicy != corev1.PullAlways // asked again before the next run
+	for i := range p.Spec.Containers {
+		w.Initialized = w.Initialized || p.Spec.Containers[i].Name == spec.Name
+	}
+}
+
+// exit notes how a container's run ended.
+func (w *World) exit(name string, last *corev1.ContainerStateTerminated) {
+	c := w.container(name)
+	if c.Restarted.IsZero() {
+		c.Restarted = c.StartedAt
+	}
+	c.Phase, c.Last, c.Stop, c.Ready, c.Started = Exited, last, nil, false, false
+}
+
+// stop notes that a container shall end; again, that it shall end sooner.
+func (w *World) stop(name string, grace time.Duration, why string, now time.Time) {
+	c := w.container(name)
+	if c.Stop != nil {
+		c.Stop.Grace = grace
+		return
+	}
+	c.Stop = &Stop{Since: now, Grace: grace, Reason: why}
 }
