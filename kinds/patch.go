@@ -26,6 +26,13 @@ import (
 // maxPatchOperations bounds a JSON patch: what Kubernetes allows.
 const maxPatchOperations = 10000
 
+// maxPatchCopies bounds in bytes what the copy operations of one JSON patch may
+// make: a few of them can double a document again and again. It is Kubernetes'
+// bound of a request's body.
+const maxPatchCopies = 3 << 20
+
+func init() { jsonpatch.AccumulatedCopySizeLimit = maxPatchCopies }
+
 // unprocessable is the HTTP status of a patch that is well formed but does not
 // fit the object.
 const unprocessable = 422

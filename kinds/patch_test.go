@@ -107,6 +107,17 @@ func testDeployment() *appsv1.Deployment {
 	return d
 }
 
+// TestPatchBomb: a patch of a few hundred bytes cannot make gigabytes.
+func TestPatchBomb(t *testing.T) {
+	bomb := `[{"op":"add","path":"/metadata/annotations","value":{"a":"0123456789"}}`
+	for range 40 {
+		bomb += `,{"op":"copy","from":"/metadata/annotations","path":"/metadata/annotations/b"}`
+	}
+	if _, _, r := PatchJSON(Deployments, testDeployment(), []byte(bomb+"]"), metav1.FieldValidationIgnore); r == nil {
+		t.Error("the bomb was applied")
+	}
+}
+
 func TestPatches(t *testing.T) {
 	type patcher func(Row, kernel.Object, []byte, string) (kernel.Object, []string, *kernel.Refusal)
 	images := func(d *appsv1.Deployment) string {
