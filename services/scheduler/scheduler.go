@@ -61,19 +61,22 @@ func wakes(_ *kernel.View, e kernel.Event) []kernel.Key {
 	return []kernel.Key{queue}
 }
 
-// podMatters tells whether a pod's event may let some pod fit that did not.
+// podMatters tells whether a pod's event may change what is decided: a pod that
+// waits came or is another now, or what the nodes' pods take is. Other
+// schedulers' pods do neither until they have a node.
 func podMatters(pod, old *corev1.Pod) bool {
 	switch {
-	case pod == nil:
-		return old != nil
-	case old == nil || pod.UID != old.UID:
-		return true
-	case waits(pod):
+	case pod != nil && waits(pod):
 		// Its status is what this decider wrote; all else of it may count.
-		return pod.Generation != old.Generation || !waits(old) || !maps.Equal(pod.Labels, old.Labels)
+		return old == nil || pod.UID != old.UID || pod.Generation != old.Generation || !waits(old) || !maps.Equal(pod.Labels, old.Labels)
+	case !takes(pod) || !takes(old):
+		return takes(pod) || takes(old)
 	}
-	return pod.Spec.NodeName != old.Spec.NodeName || finished(pod) != finished(old) || !maps.Equal(pod.Labels, old.Labels)
+	return pod.UID != old.UID || pod.Spec.NodeName != old.Spec.NodeName || !maps.Equal(pod.Labels, old.Labels)
 }
+
+// takes tells whether the pod takes room on a node.
+func takes(p *corev1.Pod) bool { return p != nil && p.Spec.NodeName != "" && !finished(p) }
 
 // nodeMatters tells whether a node's event may let some pod fit that did not.
 func nodeMatters(node, old *corev1.Node) bool {
