@@ -51,8 +51,8 @@ func TestApply(t *testing.T) {
 	want := []metav1.ManagedFieldsEntry{{
 		Manager: "one", Operation: "Apply", APIVersion: "apps/v1", FieldsType: "FieldsV1",
 		Time: &metav1.Time{Time: testNow.Truncate(time.Second)},
-		FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{"f:labels":{"f:x":{}}},"f:spec":{"f:replicas":{},"f:selector":{},"f:template":{"f:metadata":{"f:labels":{"f:a":{}}},` +
-			`"f:spec":{"f:containers":{"k:{\"name\":\"c\"}":{".":{},"f:image":{},"f:name":{}}}}}}}`)},
+		FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:labels":{"f:x":{}}},"f:spec":{"f:replicas":{},"f:selector":{},"f:template":{"f:metadata":{"f:labels":{"f:a":{}}},` +
+			`"f:spec":{"f:containers":{"k:{\"name\":\"c\"}":{".":{},"f:image":{},"f:name":{}}}}}}}`),
 	}}
 	if diff := cmp.Diff(want, live.GetManagedFields()); diff != "" {
 		t.Errorf("managedFields (-want +got):\n%s", diff)

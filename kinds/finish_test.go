@@ -2,7 +2,6 @@ package kinds
 
 import (
 	"encoding/json"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -362,7 +361,7 @@ func TestFinishIsPure(t *testing.T) {
 	w := newWorld(t)
 	var first []byte
 	for i := range 3 {
-		o, err := w.finish(kernel.Write{Verb: kernel.Create, New: testPod("p"), Seen: 5, Manager: fmt.Sprint("m")})
+		o, err := w.finish(kernel.Write{Verb: kernel.Create, New: testPod("p"), Seen: 5, Manager: "m"})
 		if err != nil {
 			t.Fatal(err)
 		}

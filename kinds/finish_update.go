@@ -1,14 +1,15 @@
 package kinds
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -60,8 +61,8 @@ func (f *finisher) keepIdentity(o, old kernel.Object) *kernel.Refusal {
 		return r
 	}
 	if uid := o.GetUID(); uid != "" && uid != old.GetUID() {
-		return apierrors.NewConflict(f.groupResource(), o.GetName(), fmt.Errorf(
-			"Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, old.GetUID()))
+		failed := fmt.Sprintf("Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, old.GetUID())
+		return apierrors.NewConflict(f.groupResource(), o.GetName(), errors.New(failed))
 	}
 	o.SetUID(old.GetUID())
 	o.SetGeneration(old.GetGeneration())
@@ -151,9 +152,18 @@ func (f *finisher) validateUpdate(o, old kernel.Object) field.ErrorList {
 	return append(errs, f.row.ValidateObject(o, old, "")...)
 }
 
+// validatePathSegment wants a name that can stand in a URL: it is asked of every
+// kind, whatever else its names may be.
+func validatePathSegment(name string, prefix bool) []string {
+	if prefix {
+		return content.IsPathSegmentPrefix(name)
+	}
+	return content.IsPathSegmentName(name)
+}
+
 // validateCommonMeta checks what holds for the metadata of every kind.
 func validateCommonMeta(o, old kernel.Object, i *Info) field.ErrorList {
-	errs := apivalidation.ValidateObjectMetaAccessor(o, !i.Cluster, path.ValidatePathSegmentName, metadataPath)
+	errs := apivalidation.ValidateObjectMetaAccessor(o, !i.Cluster, validatePathSegment, metadataPath)
 	if old != nil && old.GetResourceVersion() != "" {
 		errs = append(errs, apivalidation.ValidateObjectMetaAccessorUpdate(o, old, metadataPath)...)
 	}

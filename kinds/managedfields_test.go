@@ -236,7 +236,7 @@ func checkUpdate(t *testing.T, row Row, sub string, o, old kernel.Object, manage
 func managedText(entries []metav1.ManagedFieldsEntry) []string {
 	var out []string
 	for _, e := range entries {
-		out = append(out, e.Manager, string(e.Operation), e.APIVersion, e.Time.UTC().String(), e.Subresource, e.FieldsType, string(e.FieldsV1.Raw))
+		out = append(out, e.Manager, string(e.Operation), e.APIVersion, e.Time.UTC().String(), e.Subresource, e.FieldsType, e.FieldsV1.GetRawString())
 	}
 	return out
 }

@@ -1,7 +1,6 @@
 package kinds
 
 import (
-	"bytes"
 	"slices"
 	"time"
 
@@ -38,7 +37,7 @@ func walked(row Row, subresource string, o, old kernel.Object, manager string, n
 	at := metav1.NewTime(now.UTC().Truncate(time.Second))
 	o.SetManagedFields([]metav1.ManagedFieldsEntry{{
 		Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: info.GVK().GroupVersion().String(),
-		Time: &at, FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: raw},
+		Time: &at, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(string(raw)),
 	}})
 	return true
 }
@@ -103,7 +102,7 @@ func transfer(entries []metav1.ManagedFieldsEntry, changed, removed *fieldpath.S
 	lost := changed.Union(removed)
 	for _, e := range entries {
 		has := &fieldpath.Set{}
-		if err := has.FromJSON(bytes.NewReader(e.FieldsV1.Raw)); err != nil {
+		if err := has.FromJSON(e.FieldsV1.GetRawReader()); err != nil {
 			return nil, false
 		}
 		left := has.Difference(lost)
@@ -119,7 +118,7 @@ func transfer(entries []metav1.ManagedFieldsEntry, changed, removed *fieldpath.S
 			if err != nil {
 				return nil, false
 			}
-			e.FieldsV1 = &metav1.FieldsV1{Raw: raw}
+			e.FieldsV1 = metav1.NewFieldsV1(string(raw))
 		}
 		out = append(out, e)
 	}
@@ -128,7 +127,7 @@ func transfer(entries []metav1.ManagedFieldsEntry, changed, removed *fieldpath.S
 		if err != nil {
 			return nil, false
 		}
-		own.FieldsV1 = &metav1.FieldsV1{Raw: raw}
+		own.FieldsV1 = metav1.NewFieldsV1(string(raw))
 		out = append(out, own)
 	}
 	sortManaged(out)
