@@ -27,6 +27,9 @@ const (
 	// attempts bounds how often a write is made anew because somebody else was
 	// faster, or because a generated name was taken.
 	attempts = 16
+	// settling is how long a new namespace is given until it has what every
+	// namespace has: its service account. Kubernetes waits a second for it.
+	settling = 2 * time.Second
 	// managerMax bounds the name of a field manager, in characters.
 	managerMax = 128
 )
@@ -61,11 +64,37 @@ type written struct {
 	same    bool // nothing had to be written
 }
 
-// write makes a write happen. The first attempt uses the View at hand. If it is
+// write makes a write happen. What is forbidden in a namespace that has only
+// just been made may be allowed a moment later: it is tried again with every
+// event until the namespace has settled.
+func (s *Server) write(ctx context.Context, w write) (written, error) {
+	for {
+		seen := s.cfg.Mirror.View().Seq()
+		res, err := s.race(ctx, w)
+		if !apierrors.IsForbidden(err) || !s.settles(ctx, w.key.Namespace, seen) {
+			return res, err
+		}
+	}
+}
+
+// settles waits for an event after seen, if the namespace is new, and tells
+// whether there was one.
+func (s *Server) settles(ctx context.Context, namespace string, seen kernel.Seq) bool {
+	n, ok := kinds.Namespaces.Get(s.cfg.Mirror.View(), "", namespace)
+	if !ok || n.DeletionTimestamp != nil {
+		return false
+	}
+	ctx, cancel := context.WithDeadline(ctx, n.CreationTimestamp.Add(settling))
+	defer cancel()
+	_, err := s.cfg.Mirror.At(ctx, seen+1)
+	return err == nil && ctx.Err() == nil
+}
+
+// race makes a write happen. The first attempt uses the View at hand. If it is
 // refused or loses a race, the View may have been too old: it is made again on
 // one that has all that was acknowledged, and from then on as often as somebody
 // else is faster. An append whose outcome is not known is never repeated.
-func (s *Server) write(ctx context.Context, w write) (written, error) {
+func (s *Server) race(ctx context.Context, w write) (written, error) {
 	v := s.cfg.Mirror.View()
 	fresh := false
 	for n := 1; ; n++ {
