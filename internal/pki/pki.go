@@ -33,7 +33,19 @@ const (
 	AdminGroup = "system:masters"
 	NodePrefix = "system:node:"
 	NodesGroup = "system:nodes"
+	// APIServerUser is who the API server is to the nodes' agents.
+	APIServerUser = "system:apiserver"
 )
+
+// OnlyAPIServer refuses every peer but the API server. A node's agent sets it as
+// VerifyConnection beside RequireAndVerifyClientCert: any user has a
+// certificate of the authority, and may not run commands in pods by it.
+func OnlyAPIServer(c tls.ConnectionState) error {
+	if len(c.PeerCertificates) == 0 || c.PeerCertificates[0].Subject.CommonName != APIServerUser {
+		return errors.New("only the API server may connect here")
+	}
+	return nil
+}
 
 // CA is a cluster's certificate authority with its service account key.
 type CA struct {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -32,7 +33,7 @@ type nodeProxy struct {
 }
 
 func newNodeProxy(ca *pki.CA) (*nodeProxy, error) {
-	cert, key, err := ca.Ensure("apiserver-node-client", pki.Request{CommonName: "rutter-apiserver", Organizations: []string{pki.AdminGroup}, Client: true})
+	cert, key, err := ca.Ensure("apiserver-node-client", pki.Request{CommonName: pki.APIServerUser, Client: true})
 	if err != nil {
 		return nil, fmt.Errorf("apiserver's client certificate: %w", err)
 	}
@@ -238,8 +239,10 @@ func (r *request) podProxy() error {
 		return r.notFound(name)
 	}
 	pod := o.(*corev1.Pod)
-	if pod.Status.PodIP == "" {
-		return badRequest("address not allowed: pod %s has no address", pod.Name)
+	// A pod's address is its node's word: it must not lead to this host's own.
+	ip, err := netip.ParseAddr(pod.Status.PodIP)
+	if err != nil || ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() {
+		return badRequest("address not allowed: pod %s has the address %q", pod.Name, pod.Status.PodIP)
 	}
 	if port == "" {
 		for i := range pod.Spec.Containers {

@@ -26,7 +26,8 @@ func (c *cluster) agent(h http.HandlerFunc) *httptest.Server {
 		c.t.Fatal(err)
 	}
 	s := httptest.NewUnstartedServer(h)
-	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: c.ca.Pool()}
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: c.ca.Pool(),
+		VerifyConnection: pki.OnlyAPIServer}
 	s.StartTLS()
 	c.t.Cleanup(s.Close)
 	return s
@@ -101,6 +102,11 @@ func TestStreams(t *testing.T) {
 	}
 	ann.want(403, "POST", path+"/exec?command=sh", "")
 	ann.want(403, "GET", path+"/exec?command=sh", "")
+	// The agent takes nobody else, whoever vouches for them.
+	direct := c.client(agent.URL, "admin", "system:masters")
+	if res, err := direct.http.Get(agent.URL + "/containerLogs/default/web/c"); err == nil {
+		t.Errorf("an agent answered the admin: %s", res.Status)
+	}
 	agent.Close()
 	if s := a.want(503, "GET", path+"/log", ""); str(s, "reason") != "ServiceUnavailable" {
 		t.Errorf("an agent that is away: %v", s)
@@ -111,4 +117,34 @@ func upgradeConfig(a *api) *tls.Config {
 	c := a.http.Transport.(*http.Transport).TLSClientConfig.Clone()
 	c.NextProtos = []string{"http/1.1"}
 	return c
+}
+
+func TestPodProxy(t *testing.T) {
+	a := newCluster(t).start()
+	own, err := advertised(&net.TCPAddr{IP: net.IPv4zero, Port: 1})
+	if err != nil || own.Addr().IsLoopback() {
+		t.Fatalf("this host has no address but loopback: %v", err)
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort(own.Addr().String(), "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	backend := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Method, " ", r.URL) }))
+	backend.Listener.Close()
+	backend.Listener = listener
+	backend.Start()
+	t.Cleanup(backend.Close)
+	a.withPod("127.0.0.1:1")
+	status := func(ip string) {
+		a.with("Content-Type", patchMerge).want(200, "PATCH", "/api/v1/namespaces/default/pods/web/status",
+			fmt.Sprintf(`{"status":{"podIP":%q,"podIPs":[{"ip":%q}]}}`, ip, ip))
+	}
+	status(own.Addr().String())
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	path := "/api/v1/namespaces/default/pods/web:" + port + "/proxy"
+	if code, body, _ := a.do("GET", path+"/some/page?q=1", ""); code != 200 || body != "GET /some/page?q=1" {
+		t.Errorf("proxy: %d %s", code, body)
+	}
+	status("127.0.0.1")
+	a.want(400, "GET", path+"/", "")
 }
