@@ -153,9 +153,10 @@ func (n *natsFlags) alone(ctx context.Context, reads []kernel.Resource, run func
 	return g.Wait()
 }
 
-// readsOf is the union of what deciders read, and more.
+// readsOf is the union of what deciders read, of what finishing their writes
+// needs to see, and more.
 func readsOf(ds []kernel.Decider, more ...kernel.Resource) []kernel.Resource {
-	all := more
+	all := append(more, kinds.FinishReads()...)
 	for _, d := range ds {
 		all = append(all, d.Reads...)
 	}
