@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"fmt"
 	"iter"
 	"slices"
@@ -34,9 +35,16 @@ type Object interface {
 // as it was read and decodes it at the first Object, once for all Views.
 type Entry struct {
 	Record
+	// Owned is false if the object has no owners: whoever looks for what an
+	// object owns need not decode the others.
+	Owned  bool
 	schema Schema
 	object atomic.Pointer[Object]
 }
+
+// ownersMember begins the list of owners in a body. A label of that name only
+// costs a look.
+var ownersMember = []byte(`"ownerReferences":`)
 
 // Object returns the decoded object with its resourceVersion, shared: it must
 // not be modified. For a tombstone it is the object as it was last.
@@ -103,7 +111,7 @@ func (v *View) Fold(records ...Record) (*View, []Event) {
 	folded := make([]Event, 0, len(records))
 	for _, r := range records {
 		if r.Key != (Key{}) {
-			e := &Entry{Record: r, schema: v.schema}
+			e := &Entry{Record: r, Owned: bytes.Contains(r.Body, ownersMember), schema: v.schema}
 			before, _ := next.entries.Set(r.Key.String(), e)
 			if before != nil && r.Seq <= before.Seq {
 				panic(fmt.Sprintf("event %d of %s folded after its event %d: the log is read in order, each event once", r.Seq, r.Key, before.Seq))
@@ -123,7 +131,7 @@ func (v *View) With(objects ...Object) *View {
 	next := v.clone()
 	for _, o := range objects {
 		k := v.schema.KeyOf(o)
-		e := &Entry{Record: Record{Key: k, Seq: v.seq}, schema: v.schema}
+		e := &Entry{Record: Record{Key: k, Seq: v.seq}, Owned: len(o.GetOwnerReferences()) > 0, schema: v.schema}
 		e.object.Store(&o)
 		next.entries.Set(k.String(), e)
 	}

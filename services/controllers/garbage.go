@@ -57,7 +57,7 @@ func wakeGarbage(v *kernel.View, e kernel.Event) []kernel.Key {
 		return nil
 	}
 	var keys []kernel.Key
-	if e.Before != nil && !e.Before.Delete && mentions(e.Before, `"ownerReferences"`) && (e.Delete || refsChanged(e)) {
+	if e.Before != nil && !e.Before.Delete && e.Before.Owned && (e.Delete || refsChanged(e)) {
 		keys = append(keys, waitingOwners(v, e.Before.Object())...)
 	}
 	if e.Delete {
@@ -66,7 +66,7 @@ func wakeGarbage(v *kernel.View, e kernel.Event) []kernel.Key {
 		}
 		return append(keys, dependents(v, e.Key.Namespace, e.Object().GetUID())...)
 	}
-	if !mentions(e.Entry, `"ownerReferences"`) && !mentions(e.Entry, `"finalizers"`) {
+	if !e.Owned && !finalized(e.Entry) {
 		return keys
 	}
 	o, old := e.Object(), e.Old()
@@ -83,10 +83,10 @@ func wakeGarbage(v *kernel.View, e kernel.Event) []kernel.Key {
 	return keys
 }
 
-// mentions looks for a word in the body, so that what has no owners and no
-// finalizers need not be decoded.
-func mentions(e *kernel.Entry, word string) bool {
-	return e.Body == nil || bytes.Contains(e.Body, []byte(word))
+// finalized is false if the object has no finalizers, so that it need not be
+// decoded to see that.
+func finalized(e *kernel.Entry) bool {
+	return e.Body == nil || bytes.Contains(e.Body, []byte(`"finalizers"`))
 }
 
 // refsChanged tells whether an update changed who owns the object.
@@ -119,8 +119,7 @@ func dependents(v *kernel.View, ownerNamespace string, uid types.UID) []kernel.K
 			continue
 		}
 		for e := range v.Entries(r, ownerNamespace) {
-			// Pods are decoded anyway, and many: asking the object is fastest.
-			if (r == kinds.Pods.Resource || mentions(e, string(uid))) && refTo(e.Object(), uid) != nil {
+			if e.Owned && refTo(e.Object(), uid) != nil {
 				keys = append(keys, e.Key)
 			}
 		}
