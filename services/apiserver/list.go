@@ -217,6 +217,19 @@ func (c *pageCache) get(seq kernel.Seq) *kernel.View {
 	return nil
 }
 
+// before returns the newest View held that is not newer than at, or nil.
+func (c *pageCache) before(at kernel.Seq) *kernel.View {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var best *kernel.View
+	for _, p := range c.pages {
+		if p.view.Seq() <= at && (best == nil || p.view.Seq() > best.Seq()) {
+			best = p.view
+		}
+	}
+	return best
+}
+
 // viewAt returns the View as it was at seq, rebuilt from the log if need be.
 func (s *Server) viewAt(ctx context.Context, seq kernel.Seq) (*kernel.View, error) {
 	v, err := s.viewAfter(ctx, seq)
@@ -226,14 +239,12 @@ func (s *Server) viewAt(ctx context.Context, seq kernel.Seq) (*kernel.View, erro
 	if v := s.pages.get(seq); v != nil {
 		return v, nil
 	}
-	for step, err := range s.replay(ctx, seq) {
-		if err != nil {
-			return nil, err
-		}
-		s.pages.keep(step.View)
-		return step.View, nil
+	done, err := s.replaySlot(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return nil, ctx.Err()
+	defer done()
+	return s.rebuild(ctx, seq)
 }
 
 // writeList answers with a list, whole lists of JSON piece by piece.

@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -207,6 +208,11 @@ func (r *request) serveResource() error {
 	}
 	if i.Subresource != "" {
 		return r.serveSubresource()
+	}
+	if i.Verb != "watch" {
+		ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
+		defer cancel()
+		r.Request = r.Request.WithContext(ctx)
 	}
 	if !r.kind.Serves(i.Verb) {
 		return r.notAllowed()

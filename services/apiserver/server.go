@@ -31,6 +31,8 @@ const (
 	pingTimeout = 2 * time.Second
 	// idleTimeout closes a connection on which nothing happens.
 	idleTimeout = 5 * time.Minute
+	// answerTimeout bounds every request but watches and streams.
+	answerTimeout = time.Minute
 	// drainTimeout is how long requests in flight may go on after the end was asked for.
 	drainTimeout = 2 * time.Second
 	// streamsPerConnection bounds concurrent HTTP/2 requests of one client

@@ -28,6 +28,8 @@ const (
 	bookmarkEvery = time.Minute
 	// replayBatch is how many old events are folded at once.
 	replayBatch = 512
+	// replayWait is how long a read of old history waits for its turn.
+	replayWait = time.Second
 )
 
 // watch streams what happens to the objects of a resource.
@@ -101,6 +103,9 @@ func (w *watcher) begin(ctx context.Context, o *listOptions) (kernel.Seq, error)
 			return 0, err
 		}
 		if !initial {
+			if err := w.r.s.replayable(ctx, seq); err != nil {
+				return 0, err
+			}
 			w.header()
 			w.at = seq
 			return seq, w.flush()
@@ -352,55 +357,102 @@ func (s *Server) since(ctx context.Context, after kernel.Seq) iter.Seq2[kernel.S
 	}
 }
 
-// replay folds the log from its beginning. Its first Step is the View at the
+// replayable refuses a watch that begins in the past, while it can still be
+// refused, if there is no room for it: the client comes back later.
+func (s *Server) replayable(ctx context.Context, after kernel.Seq) error {
+	now, cancel := context.WithCancel(ctx)
+	cancel() // only what is there already
+	for _, err := range s.cfg.Mirror.Since(now, after) {
+		if !errors.Is(err, events.ErrGone) {
+			return nil
+		}
+		done, err := s.replaySlot(ctx)
+		if err == nil {
+			done()
+		}
+		return err
+	}
+	return nil
+}
+
+// replaySlot waits a little for room to rebuild an old View. The returned
+// function gives it back.
+func (s *Server) replaySlot(ctx context.Context) (done func(), err error) {
+	select {
+	case s.replays <- struct{}{}:
+		return func() { <-s.replays }, nil
+	case <-time.After(replayWait):
+		return nil, apierrors.NewTooManyRequests("too many reads of old history at once, please try again later", 1)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// replay rebuilds an old View from the log. Its first Step is the View at the
 // position, without events; then what followed, until it is where the Mirror
-// was at its start. At most replaysAtOnce run at a time.
+// was at its start. At most replaysAtOnce run at a time, and those that begin
+// at the same position share the View that the first of them has rebuilt.
 func (s *Server) replay(ctx context.Context, after kernel.Seq) iter.Seq2[kernel.Step, error] {
 	return func(yield func(kernel.Step, error) bool) {
-		select {
-		case s.replays <- struct{}{}:
-			defer func() { <-s.replays }()
-		default:
-			yield(kernel.Step{}, apierrors.NewTooManyRequests("too many reads of old history at once, please try again later", 1))
+		done, err := s.replaySlot(ctx)
+		if err != nil {
+			yield(kernel.Step{}, err)
 			return
 		}
+		defer done()
 		end := s.cfg.Mirror.View().Seq()
-		v := kernel.NewView(s.cfg.Schema)
-		var batch []kernel.Record
-		fold := func(show bool) bool {
-			next, es := v.Fold(batch...)
-			v, batch = next, batch[:0]
-			if !show {
-				es = nil
+		v, err := s.rebuild(ctx, after)
+		if err != nil || !yield(kernel.Step{View: v}, nil) || v.Seq() >= end {
+			if err != nil && ctx.Err() == nil {
+				yield(kernel.Step{}, err)
 			}
-			return yield(kernel.Step{View: v, Events: es}, nil)
+			return
 		}
-		past := after > 0
-		for rec, err := range s.cfg.Log.Follow(ctx, 0) {
+		var batch []kernel.Record
+		for rec, err := range s.cfg.Log.Follow(ctx, v.Seq()) {
 			if err != nil {
 				if ctx.Err() == nil {
 					yield(kernel.Step{}, err)
 				}
 				return
 			}
-			batch = append(batch, rec)
-			switch {
-			case past && rec.Seq >= after:
-				past = false
-				if !fold(false) {
-					return
-				}
-			case past && len(batch) >= replayBatch:
-				v, _ = v.Fold(batch...)
-				batch = batch[:0]
-			case !past && (len(batch) >= replayBatch || rec.Seq >= end):
-				if !fold(true) {
-					return
-				}
+			if batch = append(batch, rec); len(batch) < replayBatch && rec.Seq < end {
+				continue
 			}
-			if !past && v.Seq() >= end {
+			var es []kernel.Event
+			v, es = v.Fold(batch...)
+			batch = batch[:0]
+			if !yield(kernel.Step{View: v, Events: es}, nil) || v.Seq() >= end {
 				return
 			}
 		}
 	}
+}
+
+// rebuild returns the View at a position, from the nearest older one that is
+// held, or else from the beginning of the log.
+func (s *Server) rebuild(ctx context.Context, at kernel.Seq) (*kernel.View, error) {
+	v := s.pages.before(at)
+	if v == nil {
+		v = kernel.NewView(s.cfg.Schema)
+	}
+	if v.Seq() == at {
+		return v, nil
+	}
+	var batch []kernel.Record
+	for rec, err := range s.cfg.Log.Follow(ctx, v.Seq()) {
+		if err != nil {
+			return nil, err
+		}
+		if batch = append(batch, rec); len(batch) < replayBatch && rec.Seq < at {
+			continue
+		}
+		v, _ = v.Fold(batch...)
+		batch = batch[:0]
+		if v.Seq() >= at {
+			s.pages.keep(v)
+			return v, nil
+		}
+	}
+	return nil, ctx.Err()
 }
