@@ -36,7 +36,9 @@ const (
 	pidReserve      = 10        // percent
 	imagesMax       = 50        // images that the Node lists
 	lookAtNodeEvery = 10 * time.Second
-	kubeletVersion  = "v1.37.2+rutter"
+	// kubeletVersion is the version of Kubernetes that the node speaks; ours follows
+	// as build metadata, where tools that compare versions do not look.
+	kubeletVersion = "v1.37.2+rutter"
 )
 
 // facts of the machine, measured.
@@ -102,7 +104,7 @@ func (a *Agent) syncNode(ctx context.Context, v *kernel.View) error {
 	if old != nil && apiequality.Semantic.DeepEqual(old.Status, next.Status) && apiequality.Semantic.DeepEqual(old.Labels, next.Labels) {
 		return netErr
 	}
-	_, err := a.write(ctx, v, next, 0, false)
+	_, err := a.write(ctx, v, next, 0, false, "")
 	if errors.Is(err, events.ErrConflict) {
 		err = nil // the newer Node is on its way and brings us here again
 	}
@@ -159,9 +161,9 @@ func networkConfig(cfg *Config, r netip.Prefix) network.Config {
 
 func (a *Agent) measure(ctx context.Context, old *corev1.Node, netErr error) machine {
 	m := readMachine(a.cfg.DataDir)
-	m.info.KubeletVersion = a.cfg.Version
-	if m.info.KubeletVersion == "" {
-		m.info.KubeletVersion = kubeletVersion
+	m.info.KubeletVersion = kubeletVersion
+	if a.cfg.Version != "" {
+		m.info.KubeletVersion += "." + a.cfg.Version
 	}
 	version, err := a.rt.Version(ctx)
 	switch {

@@ -32,7 +32,7 @@ func (a *Agent) reportStatus(ctx context.Context, v *kernel.View, p *pod, g Goal
 		p.mu.Unlock()
 		return time.Time{}, nil
 	}
-	status := StatusOf(g.Pod, w, a.hostIPs(), now.Truncate(time.Second))
+	status := StatusOf(g.Pod, w, a.hostIPs(), now)
 	same := Same(&g.Pod.Status, &status)
 	if same {
 		p.behind = time.Time{}
@@ -53,7 +53,7 @@ func (a *Agent) reportStatus(ctx context.Context, v *kernel.View, p *pod, g Goal
 	}
 	next := g.Pod.DeepCopy()
 	next.Status = status
-	seq, err := a.write(ctx, v, next, g.Seq, false)
+	seq, err := a.write(ctx, v, next, g.Seq, false, NoteOf(&g.Pod.Status, &status))
 	if errors.Is(err, events.ErrConflict) {
 		return time.Time{}, nil // a newer pod is on its way to us, and will wake us
 	}
@@ -72,7 +72,7 @@ func (a *Agent) writeDelete(ctx context.Context, v *kernel.View, p *pod, g Goal)
 	if g.Pod.DeletionGracePeriodSeconds != nil && *g.Pod.DeletionGracePeriodSeconds == 0 && len(g.Pod.Finalizers) > 0 {
 		return nil // only its finalizers keep it now
 	}
-	seq, err := a.write(ctx, v, g.Pod, g.Seq, true)
+	seq, err := a.write(ctx, v, g.Pod, g.Seq, true, "")
 	if errors.Is(err, events.ErrConflict) || apierrors.IsNotFound(err) {
 		return nil
 	}
@@ -87,7 +87,7 @@ func (a *Agent) writeDelete(ctx context.Context, v *kernel.View, p *pod, g Goal)
 
 // write appends an object as the node sees it. The door applies the rules of a
 // write and takes nothing that is not the node's.
-func (a *Agent) write(ctx context.Context, v *kernel.View, o kernel.Object, cause kernel.Seq, remove bool) (kernel.Seq, error) {
+func (a *Agent) write(ctx context.Context, v *kernel.View, o kernel.Object, cause kernel.Seq, remove bool, note string) (kernel.Seq, error) {
 	k := a.cfg.Schema.KeyOf(o)
 	body, err := a.cfg.Schema.Encode(o)
 	if err != nil {
@@ -97,7 +97,7 @@ func (a *Agent) write(ctx context.Context, v *kernel.View, o kernel.Object, caus
 	if e := v.Entry(k); e != nil {
 		r.Expect = e.Seq
 	}
-	r.Envelope = events.Envelope{ID: uuid.NewString(), Source: a.actor, Time: a.now().UTC(), Seen: v.Seq()}
+	r.Envelope = events.Envelope{ID: uuid.NewString(), Source: a.actor, Time: a.now().UTC(), Seen: v.Seq(), Note: note}
 	if cause > 0 {
 		r.Cause = []kernel.Seq{cause}
 	}

@@ -34,7 +34,7 @@ func StatusOf(p *corev1.Pod, w *World, hostIPs []string, now time.Time) corev1.P
 		QOSClass: old.QOSClass, NominatedNodeName: "", ObservedGeneration: p.Generation,
 		ResourceClaimStatuses: old.ResourceClaimStatuses, Resize: old.Resize,
 	}
-	started := metav1.NewTime(w.Since)
+	started := metaTime(w.Since)
 	if old.StartTime != nil {
 		started = *old.StartTime
 	}
@@ -229,7 +229,7 @@ func setConditions(p *corev1.Pod, w *World, s *corev1.PodStatus, initialized boo
 	s.Conditions = nil
 	set := func(t corev1.PodConditionType, ok bool, reason, message string) {
 		c := corev1.PodCondition{Type: t, Status: corev1.ConditionFalse, Reason: reason, Message: message,
-			ObservedGeneration: p.Generation, LastTransitionTime: metav1.NewTime(now)}
+			ObservedGeneration: p.Generation, LastTransitionTime: metaTime(now)}
 		if ok {
 			c.Status = corev1.ConditionTrue
 		}
@@ -340,4 +340,40 @@ func Telling(old, s *corev1.PodStatus) bool {
 		return false
 	}
 	return tells(old.ContainerStatuses, s.ContainerStatuses, false) || tells(old.InitContainerStatuses, s.InitContainerStatuses, true)
+}
+
+// NoteOf says in a sentence what is new in a status: the note of its event,
+// which kubectl describe shows. Pure.
+func NoteOf(old, s *corev1.PodStatus) string {
+	var started, said []string
+	compare := func(old, now []corev1.ContainerStatus) {
+		for i := range now {
+			c, was := &now[i], corev1.ContainerStatus{}
+			if i < len(old) {
+				was = old[i]
+			}
+			if c.State.Running != nil && (was.State.Running == nil || was.ContainerID != c.ContainerID) {
+				started = append(started, c.Name)
+			}
+			if x := c.State.Terminated; x != nil && was.State.Terminated == nil {
+				said = append(said, fmt.Sprintf("container %s ended with %d (%s)", c.Name, x.ExitCode, x.Reason))
+			}
+			if x := c.State.Waiting; x != nil && x.Message != "" && (was.State.Waiting == nil || was.State.Waiting.Reason != x.Reason) {
+				said = append(said, fmt.Sprintf("container %s waits: %s: %s", c.Name, x.Reason, x.Message))
+			}
+		}
+	}
+	compare(old.InitContainerStatuses, s.InitContainerStatuses)
+	compare(old.ContainerStatuses, s.ContainerStatuses)
+	switch len(started) {
+	case 0:
+	case 1:
+		said = append(said, "started container "+started[0])
+	default:
+		said = append(said, "started containers "+strings.Join(started, ", "))
+	}
+	if a, b := condition(old, corev1.PodReady), condition(s, corev1.PodReady); len(said) == 0 && b != nil && (a == nil || a.Status != b.Status) {
+		said = append(said, map[bool]string{true: "the pod is ready", false: "the pod is not ready: " + b.Message}[b.Status == corev1.ConditionTrue])
+	}
+	return strings.Join(said, "; ")
 }
