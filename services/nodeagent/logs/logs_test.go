@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // TestMain lets the test's own binary be the keeper.
@@ -146,6 +147,7 @@ func TestKeeperSurvivesItsClientAndItself(t *testing.T) {
 	p.Kill()
 	c.drop()
 	c.mu.Unlock()
+	awaitEnd(t, dir)
 	fmt.Fprintf(out, "two\n")
 	d := NewClient(dir, []string{exe, "keeper"})
 	for ctx.Err() == nil {
@@ -165,5 +167,18 @@ func TestKeeperSurvivesItsClientAndItself(t *testing.T) {
 	}
 	if _, err := os.Stat(s.Dir); !os.IsNotExist(err) {
 		t.Errorf("the FIFOs are still there: %v", err)
+	}
+}
+
+// awaitEnd waits until a folder's keeper is gone: its lock is free.
+func awaitEnd(t *testing.T, dir string) {
+	t.Helper()
+	lock, err := os.Open(PIDPath(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
 	}
 }
