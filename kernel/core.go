@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -119,12 +118,16 @@ func (c *Core) Ready(now time.Time) []Proposal {
 	if c.inflight > 0 || !c.idle() {
 		return nil
 	}
-	var out []Proposal
-	for _, t := range slices.SortedFunc(maps.Keys(c.waiting), compareTasks) {
-		woken := c.waiting[t]
-		if woken.due.After(now) {
-			continue
+	var due []task
+	for t, p := range c.waiting {
+		if !p.due.After(now) {
+			due = append(due, t)
 		}
+	}
+	slices.SortFunc(due, compareTasks) // a map has no order that replays
+	var out []Proposal
+	for _, t := range due {
+		woken := c.waiting[t]
 		delete(c.waiting, t)
 		r := Decide(c.schema, &c.deciders[t.decider], c.view, t.key, now)
 		if !r.Revisit.IsZero() {

@@ -58,25 +58,20 @@ func now() time.Time { return time.Now().Round(0).UTC() }
 
 // appendAll appends what the Core is ready to, many records at once.
 func appendAll(ctx context.Context, log events.Log, core *Core, lg zerolog.Logger) {
-	type outcome struct {
-		seq Seq
-		err error
-	}
 	ps := core.Ready(now())
-	out := make([]outcome, len(ps))
+	seqs, errs := make([]Seq, len(ps)), make([]error, len(ps))
 	var g errgroup.Group
 	g.SetLimit(appendWindow)
 	for i, p := range ps {
 		g.Go(func() error {
-			seq, err := log.Append(ctx, p.Record)
-			out[i] = outcome{seq, err}
+			seqs[i], errs[i] = log.Append(ctx, p.Record)
 			return nil
 		})
 	}
-	_ = g.Wait() // how each ended is in out
+	_ = g.Wait() // how each ended is in seqs and errs
 	for i, p := range ps {
-		core.Done(p, out[i].seq, out[i].err, now())
-		lg.Debug().Err(out[i].err).Str("actor", p.Source).Stringer("key", p.Key).Str("event", p.Type).
-			Uint64("seq", uint64(out[i].seq)).Uint64("seen", uint64(p.Seen)).Msg("proposed")
+		core.Done(p, seqs[i], errs[i], now())
+		lg.Debug().Err(errs[i]).Str("actor", p.Source).Stringer("key", p.Key).Str("event", p.Type).
+			Uint64("seq", uint64(seqs[i])).Uint64("seen", uint64(p.Seen)).Msg("proposed")
 	}
 }
