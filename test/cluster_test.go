@@ -242,6 +242,10 @@ func (c *cluster) tell() {
 		r := c.command("", c.kubectlBin, args...)
 		c.t.Logf("kubectl %s\n%s%s", strings.Join(args, " "), r.out, r.err)
 	}
+	for name := range strings.FieldsSeq(c.command("", c.kubectlBin, "get", "pods", "-o", "name").out) {
+		r := c.command("", c.kubectlBin, "logs", "--tail=5", "--all-containers", name)
+		c.t.Logf("kubectl logs %s\n%s%s", name, r.out, r.err)
+	}
 	r := c.command("", c.rutterBin, "log", "--tail", "60")
 	c.t.Logf("rutter log --tail 60\n%s%s", r.out, r.err)
 	logs := map[string]string{"rutter up": filepath.Join(c.data, "rutter.log"), "containerd": filepath.Join(c.run, "containerd", "log")}

@@ -67,6 +67,13 @@ func initialize() error {
 	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
+	// Shims of every containerd of the machine have their sockets there.
+	if err := os.MkdirAll("/run/containerd", 0o711); err != nil {
+		return err
+	}
+	if err := syscall.Mount("tmpfs", "/run/containerd", "tmpfs", 0, ""); err != nil {
+		return fmt.Errorf("mount /run/containerd: %w", err)
+	}
 	// The machine's BPF file system is not ours to pin in; the cluster mounts its own.
 	_ = syscall.Unmount("/sys/fs/bpf", syscall.MNT_DETACH) // there may be none
 	if err := network(); err != nil {
