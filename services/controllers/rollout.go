@@ -234,11 +234,12 @@ func (r *rollout) shareOut(active []*appsv1.ReplicaSet) {
 	for i, rs := range active {
 		share := int32(0)
 		if left := toAdd - added; left != 0 {
-			share = r.share(rs, allowed)
-			if toAdd > 0 {
-				share = min(share, left)
+			// Sets may have been scaled for different sizes of the Deployment:
+			// then one's share may point the other way, and is none.
+			if share = r.share(rs, allowed); toAdd > 0 {
+				share = max(min(share, left), 0)
 			} else {
-				share = max(share, left)
+				share = min(max(share, left), 0)
 			}
 		}
 		sizes[i] = replicasOf(rs) + share

@@ -172,6 +172,35 @@ func TestPortion(t *testing.T) {
 	}
 }
 
+// TestSharesPointOneWay: sets that were scaled for different sizes of their
+// Deployment do not grow while its pods must become fewer, nor the other way.
+func TestSharesPointOneWay(t *testing.T) {
+	set := func(name string, replicas int32, max string) *appsv1.ReplicaSet {
+		return &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{maxReplicasAnnotation: max}},
+			Spec: appsv1.ReplicaSetSpec{Replicas: &replicas}}
+	}
+	for _, c := range []struct {
+		replicas             int32
+		older, newer         int32 // what the sets have
+		forOlder             string
+		wantOlder, wantNewer int32
+	}{
+		{10, 8, 6, "5", 4, 6},  // 14 must become 10; the older's share of 10 would be 16
+		{10, 3, 4, "20", 3, 7}, // 7 must become 10; the older's share would be 2
+		{5, 8, 2, "10", 4, 1},  // the same size for both: half of each
+	} {
+		d := &appsv1.Deployment{Spec: appsv1.DeploymentSpec{Replicas: &c.replicas}}
+		d.Spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxSurge: new(intstr.FromInt(0)), MaxUnavailable: new(intstr.FromInt(1))}
+		older, newer := set("older", c.older, c.forOlder), set("newer", c.newer, "10")
+		r := &rollout{d: d, was: d, setNotes: map[string]string{}}
+		r.shareOut([]*appsv1.ReplicaSet{older, newer})
+		if *older.Spec.Replicas != c.wantOlder || *newer.Spec.Replicas != c.wantNewer {
+			t.Errorf("%d and %d of %d became %d and %d, want %d and %d", c.older, c.newer, c.replicas,
+				*older.Spec.Replicas, *newer.Spec.Replicas, c.wantOlder, c.wantNewer)
+		}
+	}
+}
+
 func TestRankOrder(t *testing.T) {
 	now := kerneltest.Start
 	pods := []*corev1.Pod{
