@@ -185,7 +185,7 @@ func TestSharesPointOneWay(t *testing.T) {
 		forOlder             string
 		wantOlder, wantNewer int32
 	}{
-		{10, 8, 6, "5", 4, 6},  // 14 must become 10; the older's share of 10 would be 16
+		{10, 6, 8, "5", 6, 4},  // 14 must become 10; the older's share of 10 would be 12
 		{10, 3, 4, "20", 3, 7}, // 7 must become 10; the older's share would be 2
 		{5, 8, 2, "10", 4, 1},  // the same size for both: half of each
 	} {
