@@ -44,7 +44,7 @@ func (c *cluster) explain() string {
 // reasons counts the nodes by why they may not have the pod.
 func (c *cluster) reasons() string {
 	var parts []string
-	for why, count := range c.rejected { // sorted below
+	for why, count := range c.rejected { // in no order: sorted below
 		parts = append(parts, strconv.Itoa(count)+" "+why)
 	}
 	slices.Sort(parts)

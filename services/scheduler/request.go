@@ -52,7 +52,7 @@ func (a *amounts) add(b amounts) {
 	a.cpu += b.cpu
 	a.memory += b.memory
 	a.storage += b.storage
-	for name, n := range b.other {
+	for name, n := range b.other { // in no order: each goes to its own place
 		if a.other == nil {
 			a.other = map[corev1.ResourceName]int64{}
 		}
@@ -65,7 +65,7 @@ func (a *amounts) atLeast(b amounts) {
 	a.cpu = max(a.cpu, b.cpu)
 	a.memory = max(a.memory, b.memory)
 	a.storage = max(a.storage, b.storage)
-	for name, n := range b.other {
+	for name, n := range b.other { // in no order: each goes to its own place
 		if a.other == nil {
 			a.other = map[corev1.ResourceName]int64{}
 		}

@@ -1,0 +1,84 @@
+package rutter
+
+import (
+	"fmt"
+	"go/ast"
+	"go/types"
+	"strings"
+	"testing"
+
+	"golang.org/x/tools/go/packages"
+)
+
+// unordered is what stands beside a loop over a map in a decider, followed by
+// why the order of the loop cannot be seen in what is decided.
+const unordered = "in no order: "
+
+// TestDecidersKeepOrder finds what the compiler allows and replay does not: a
+// map's order in a decision, and floating point. (That sorts have a total order
+// is for reviewers: compare functions end with the name.) In kinds, where loops
+// over maps collect sets, it looks for floating point only.
+func TestDecidersKeepOrder(t *testing.T) {
+	loaded, err := packages.Load(&packages.Config{
+		Mode: packages.NeedName | packages.NeedFiles | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo | packages.NeedImports | packages.NeedExportFile,
+	}, "./kinds", "./services/scheduler", "./services/controllers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range loaded {
+		for _, e := range p.Errors {
+			t.Error(e)
+		}
+		for _, f := range p.Syntax {
+			why := map[string]string{} // comments by file and line
+			at := func(n ast.Node) string {
+				pos := p.Fset.Position(n.Pos())
+				return fmt.Sprintf("%s:%d", pos.Filename, pos.Line)
+			}
+			for _, group := range f.Comments {
+				for _, c := range group.List {
+					why[at(c)] += c.Text
+				}
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.RangeStmt:
+					if p.Name != "kinds" && unorderedRange(p.TypesInfo, n) && !strings.Contains(why[at(n)], unordered) {
+						t.Errorf("%s: a loop over a map: say behind it %q and why, or sort its keys", at(n), "// "+unordered)
+					}
+				case ast.Expr:
+					if b, ok := basic(p.TypesInfo.TypeOf(n)); ok && b.Info()&(types.IsFloat|types.IsComplex) != 0 {
+						t.Errorf("%s: floating point: it does not compute the same everywhere", at(n))
+					}
+				}
+				return true
+			})
+		}
+	}
+}
+
+// unorderedRange tells whether a loop runs over a map, or over maps.Keys and
+// the like that nobody sorts.
+func unorderedRange(info *types.Info, r *ast.RangeStmt) bool {
+	if _, ok := info.TypeOf(r.X).Underlying().(*types.Map); ok {
+		return true
+	}
+	call, ok := r.X.(*ast.CallExpr)
+	if !ok {
+		return false
+	}
+	f, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	of, ok := info.Uses[f.Sel].(*types.Func)
+	return ok && of.Pkg() != nil && of.Pkg().Path() == "maps"
+}
+
+func basic(t types.Type) (*types.Basic, bool) {
+	if t == nil {
+		return nil, false
+	}
+	b, ok := t.Underlying().(*types.Basic)
+	return b, ok
+}
