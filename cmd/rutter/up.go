@@ -166,7 +166,11 @@ func (u *upFlags) background(c *cobra.Command) error {
 		}
 		defer out.Close()
 		args := slices.DeleteFunc(slices.Clone(os.Args[1:]), func(a string) bool { return a == "--detach" || a == "--detach=true" })
-		cmd := exec.Command("/proc/self/exe", args...)
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		cmd := exec.Command(self, args...)
 		cmd.Stdout, cmd.Stderr = out, out
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := cmd.Start(); err != nil {
