@@ -291,10 +291,13 @@ func (a *Agent) teardown(ctx context.Context, p *pod, g Goal) error {
 			return err
 		}
 	}
-	if n := a.net(); n != nil {
+	switch n := a.net(); {
+	case n != nil:
 		if err := n.Detach(ctx, string(g.Pod.UID)); err != nil {
 			return err
 		}
+	case a.hasPodRange():
+		return errNoNetwork // in a moment; an agent before this one may have attached the pod
 	}
 	if err := volumes.Remove(a.podDir(g.Pod)); err != nil {
 		return err

@@ -34,8 +34,7 @@ type Agent struct {
 
 	mu      sync.Mutex // protects the following fields
 	pods    map[kernel.Key]*pod
-	node    *corev1.Node    // as it is in the log, for allocatable and the pod range
-	keep    map[string]bool // uids that had something here at the start: what is not of them in the network goes
+	node    *corev1.Node // as it is in the log, for allocatable and the pod range
 	network Network
 
 	work *errgroup.Group // hooks, probes, pulls: all that takes longer than a step; set by Run
@@ -197,13 +196,22 @@ func (a *Agent) wakes(v *kernel.View, e kernel.Event) []kernel.Key {
 	return out
 }
 
+// concerned tells whether a change of another object may matter to the pod. What
+// failed for want of it is then tried again at once.
 func (p *pod) concerned(k kernel.Key) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if k.Resource == kinds.EndpointSlices.Resource {
 		return !p.world.StopSince.IsZero()
 	}
-	return slices.Contains(uses(p.spec), k)
+	if !slices.Contains(podspec.References(p.spec), k) {
+		return false
+	}
+	p.world.Volumes.RetryAt = time.Time{}
+	for _, c := range p.world.Containers {
+		c.Create.RetryAt = time.Time{}
+	}
+	return true
 }
 
 // poke has a pod looked at again.

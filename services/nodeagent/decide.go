@@ -51,8 +51,10 @@ func Decide(g Goal, w *World, now time.Time) Action {
 		return Action{Do: Forget}
 	case g.Gone, g.Stopping:
 		return decideStop(g, w, now)
-	case w.Refused != nil || w.Ended:
+	case w.Refused != nil:
 		return Action{Do: Wait}
+	case w.Ended:
+		return decideEnded(g, w, now)
 	case !w.Admitted:
 		return Action{Do: Admit}
 	}
@@ -366,6 +368,17 @@ func stopAll(g Goal, w *World, now time.Time) (a Action, busy bool) {
 		}
 	}
 	return a, busy
+}
+
+// decideEnded frees what an agent before this one did not.
+func decideEnded(g Goal, w *World, now time.Time) Action {
+	if a, busy := stopAll(g, w, now); busy {
+		return a
+	}
+	if !w.TornDown {
+		return Action{Do: Teardown}
+	}
+	return Action{Do: Wait}
 }
 
 // decideOver frees what a pod used that has run to its end: sidecars, network,

@@ -92,6 +92,7 @@ func TestDoorFollowEnds(t *testing.T) {
 		<-r.Context().Done()
 	})
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	for r := range log.Follow(ctx, 0) {
 		if r.Seq == 1 {
 			cancel()

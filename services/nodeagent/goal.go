@@ -33,18 +33,10 @@ func GoalOf(v *kernel.View, node string, k kernel.Key, drainedAt func(kernel.Seq
 	return g
 }
 
-// uses are the objects whose contents a pod's volumes hold.
-func uses(p *corev1.Pod) []kernel.Key {
-	if p == nil {
-		return nil
-	}
-	return podspec.Sources(p)
-}
-
 // stamp changes whenever what the pod's volumes hold may have changed.
 func stamp(v *kernel.View, p *corev1.Pod) string {
 	var b strings.Builder
-	for _, k := range uses(p) {
+	for _, k := range podspec.Sources(p) {
 		if e := v.Entry(k); e != nil {
 			fmt.Fprintf(&b, "%d,", e.Seq)
 		} else {

@@ -129,12 +129,38 @@ func (a *Agent) setUpNetwork(ctx context.Context, node *corev1.Node) error {
 	if err != nil {
 		return fmt.Errorf("pod network: %w", err)
 	}
+	if err := n.Sweep(ctx, a.known()); err != nil {
+		return fmt.Errorf("pod network: %w", err)
+	}
 	a.mu.Lock()
 	a.network = n
 	a.mu.Unlock()
 	a.lg.Info().Str("pods", r.String()).Msg("pod network is up")
 	a.work.Go(func() error { a.pokeAll(ctx); return nil })
 	return nil
+}
+
+// known are the uids of all pods that may have a place in the network.
+func (a *Agent) known() []string {
+	var out []string
+	for _, p := range kinds.Pods.List(a.mirror.View(), "") {
+		if p.Spec.NodeName == a.cfg.Node {
+			out = append(out, string(p.UID))
+		}
+	}
+	for _, p := range a.all() {
+		p.mu.Lock()
+		out = append(out, string(p.world.UID))
+		p.mu.Unlock()
+	}
+	return out
+}
+
+// hasPodRange tells whether the node was given a range of pod addresses.
+func (a *Agent) hasPodRange() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.node != nil && a.node.Spec.PodCIDR != ""
 }
 
 func (a *Agent) makeNetwork(ctx context.Context, r netip.Prefix) (Network, error) {

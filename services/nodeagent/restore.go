@@ -42,14 +42,18 @@ func (a *Agent) restore(ctx context.Context) error {
 			spec = stub(uid, key, list)
 		}
 		p := a.newPod(ctx, spec)
-		adopt(&p.world, spec, list)
+		if stale := adopt(&p.world, spec, list); len(stale) > 0 {
+			if err := a.removeNow(ctx, stale); err != nil {
+				return err
+			}
+		}
 		a.mu.Lock()
 		if have := a.pods[key]; have != nil {
 			// Two pods of one name: the one that is no longer in the log goes first,
 			// and the other is found again when it is looked at.
 			if have.spec.UID != uid && ok && spec.UID == uid {
 				a.mu.Unlock()
-				if err := a.removeNow(ctx, list); err != nil {
+				if err := a.removeNow(ctx, idsOf(list)); err != nil {
 					return err
 				}
 				continue
@@ -68,13 +72,21 @@ func (a *Agent) list(ctx context.Context) ([]runtime.Info, error) {
 }
 
 // removeNow removes containers without further ado.
-func (a *Agent) removeNow(ctx context.Context, list []runtime.Info) error {
-	for _, i := range list {
-		if err := a.rt.Remove(ctx, i.ID); err != nil {
+func (a *Agent) removeNow(ctx context.Context, ids []string) error {
+	for _, id := range ids {
+		if err := a.rt.Remove(ctx, id); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func idsOf(list []runtime.Info) []string {
+	ids := make([]string, len(list))
+	for i := range list {
+		ids[i] = list[i].ID
+	}
+	return ids
 }
 
 // stub stands for a pod that is gone: enough of a spec to end its containers.
@@ -91,39 +103,58 @@ func stub(uid types.UID, key kernel.Key, list []runtime.Info) *corev1.Pod {
 }
 
 // adopt fills a World from containerd, and from the status in the log what
-// containerd does not know.
-func adopt(w *World, p *corev1.Pod, list []runtime.Info) {
+// containerd does not know. It returns the ids of runs that are over and whose
+// removal was cut off.
+func adopt(w *World, p *corev1.Pod, list []runtime.Info) (stale []string) {
+	*w = World{UID: p.UID, Since: w.Since, Admitted: true, Ended: ended(p.Status.Phase)}
 	if p.Status.StartTime != nil {
 		w.Since = p.Status.StartTime.Time
 	}
-	w.Admitted = true
 	for _, ip := range p.Status.PodIPs {
 		w.IPs = append(w.IPs, ip.IP)
 	}
-	// The namespaces are mended, if need be, before the next container starts;
-	// those that run have theirs.
-	w.Volumes.Done = true
-	statuses := map[string]*corev1.ContainerStatus{}
-	for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
-		for i := range list {
-			statuses[list[i].Name] = &list[i]
-		}
-	}
+	w.Volumes.Done = true // they are written again, and were there when the containers started
+	statuses := statusesOf(p)
 	for _, i := range list {
 		name := i.Labels[runtime.LabelContainer]
 		attempt, _ := strconv.Atoi(i.Labels[runtime.LabelAttempt])
-		if c := w.Containers[name]; c != nil && c.Attempt > attempt {
-			continue // an older run whose removal was cut off; its pod's end removes it
+		if c := w.peek(name); c.ID != "" {
+			if c.Attempt > attempt {
+				stale = append(stale, i.ID)
+				continue
+			}
+			stale = append(stale, c.ID)
 		}
 		adoptContainer(w.container(name), p, name, attempt, i, statuses[name])
+		// Namespaces live as long as a process is in them. If none is, they are
+		// looked after before the next container starts.
+		w.Sandbox.Done = w.Sandbox.Done || i.Running
 	}
-	for name, s := range statuses {
-		if w.Containers[name] == nil {
+	adoptStatuses(w, p)
+	return stale
+}
+
+func statusesOf(p *corev1.Pod) map[string]*corev1.ContainerStatus {
+	out := map[string]*corev1.ContainerStatus{}
+	for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
+		for i := range list {
+			out[list[i].Name] = &list[i]
+		}
+	}
+	return out
+}
+
+// adoptStatuses takes from the log what is known of containers of which there
+// is no trace.
+func adoptStatuses(w *World, p *corev1.Pod) {
+	for name, s := range statusesOf(p) {
+		if w.peek(name).ID == "" {
 			adoptStatus(w.container(name), s)
 		}
 	}
 	for i := range p.Spec.Containers {
-		w.Initialized = w.Initialized || w.peek(p.Spec.Containers[i].Name).ID != ""
+		c := w.peek(p.Spec.Containers[i].Name)
+		w.Initialized = w.Initialized || c.ID != "" || c.Phase == Exited
 	}
 }
 
@@ -206,8 +237,5 @@ func (a *Agent) sweep(ctx context.Context, v *kernel.View, byPod map[types.UID][
 			runtime.RemoveCgroup(NodeCgroup(a.cfg.Node) + "/" + e.Name())
 		}
 	}
-	a.mu.Lock()
-	a.keep = keep
-	a.mu.Unlock()
 	return nil
 }

@@ -41,6 +41,9 @@ func (a *Agent) newPod(ctx context.Context, spec *corev1.Pod) *pod {
 	p := &pod{key: kernel.Key{Resource: podsResource, Namespace: spec.Namespace, Name: spec.Name}, spec: spec, probes: map[string]context.CancelFunc{}}
 	p.ctx, p.cancel = context.WithCancel(ctx)
 	p.world = World{UID: spec.UID, Since: a.now(), Ended: ended(spec.Status.Phase)}
+	// What the log says of earlier runs counts, if the machine was restarted and
+	// containerd knows nothing of them.
+	adoptStatuses(&p.world, spec)
 	return p
 }
 

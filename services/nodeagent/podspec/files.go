@@ -114,6 +114,31 @@ func Sources(p *corev1.Pod) []kernel.Key {
 	return out
 }
 
+// References are all objects that a pod's volumes and environments name.
+func References(p *corev1.Pod) []kernel.Key {
+	out := Sources(p)
+	for _, list := range [][]corev1.Container{p.Spec.InitContainers, p.Spec.Containers} {
+		for i := range list {
+			for _, from := range list[i].EnvFrom {
+				if from.ConfigMapRef != nil {
+					out = append(out, kinds.ConfigMaps.Key(p.Namespace, from.ConfigMapRef.Name))
+				}
+				if from.SecretRef != nil {
+					out = append(out, kinds.Secrets.Key(p.Namespace, from.SecretRef.Name))
+				}
+			}
+			for _, e := range list[i].Env {
+				if s := e.ValueFrom; s != nil && s.ConfigMapKeyRef != nil {
+					out = append(out, kinds.ConfigMaps.Key(p.Namespace, s.ConfigMapKeyRef.Name))
+				} else if s != nil && s.SecretKeyRef != nil {
+					out = append(out, kinds.Secrets.Key(p.Namespace, s.SecretKeyRef.Name))
+				}
+			}
+		}
+	}
+	return out
+}
+
 type builder struct {
 	v     *kernel.View
 	p     *corev1.Pod

@@ -2,13 +2,18 @@ package runtime
 
 import "encoding/json"
 
-// String gives the form in which an exit is kept in a label.
+// labelMax is how long a label's value may be, in bytes: containerd allows 4096
+// for key and value.
+const labelMax = 4000
+
+// String gives the form in which an exit is kept in a label. A message that
+// does not fit is left out.
 func (x Exit) String() string {
-	const messageMax = 2 << 10 // bytes; containerd allows 4 KiB for key and value
-	if len(x.Message) > messageMax {
-		x.Message = x.Message[:messageMax]
-	}
 	b, err := json.Marshal(x)
+	if err == nil && len(b) > labelMax {
+		x.Message = ""
+		b, err = json.Marshal(x)
+	}
 	if err != nil {
 		panic("an exit is always JSON: " + err.Error())
 	}
