@@ -6,7 +6,6 @@ import (
 	"reflect"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -141,7 +140,7 @@ func (f *finisher) validateUpdate(o, old kernel.Object) field.ErrorList {
 		if !bodyEqual(o, old) {
 			errs = append(errs, f.row.ValidateObject(o, old, "")...)
 		}
-		if f.info.Status && !equality.Semantic.DeepEqual(statusOf(o).Interface(), statusOf(old).Interface()) {
+		if f.info.Status && !same(statusOf(o).Interface(), statusOf(old).Interface()) {
 			// The status is judged as if the rest had been written before it.
 			between := o.DeepCopyObject().(kernel.Object)
 			keepStatus(between, old)
@@ -176,7 +175,7 @@ func unchanged(o, old kernel.Object) bool {
 	version, type_ := o.GetResourceVersion(), o.GetObjectKind().GroupVersionKind()
 	o.SetResourceVersion(old.GetResourceVersion())
 	o.GetObjectKind().SetGroupVersionKind(old.GetObjectKind().GroupVersionKind())
-	equal := equality.Semantic.DeepEqual(o, old)
+	equal := same(o, old)
 	o.SetResourceVersion(version)
 	o.GetObjectKind().SetGroupVersionKind(type_)
 	return equal
@@ -221,9 +220,9 @@ func (g generation) counts(o, old kernel.Object) bool {
 	case countsSpec:
 		return !bodyEqual(o, old)
 	case countsSpecAndNotes:
-		return !bodyEqual(o, old) || !equality.Semantic.DeepEqual(o.GetAnnotations(), old.GetAnnotations())
+		return !bodyEqual(o, old) || !same(o.GetAnnotations(), old.GetAnnotations())
 	case countsBodyAndLabels:
-		return !bodyEqual(o, old) || !equality.Semantic.DeepEqual(o.GetLabels(), old.GetLabels())
+		return !bodyEqual(o, old) || !same(o.GetLabels(), old.GetLabels())
 	}
 	return false
 }
@@ -247,7 +246,7 @@ func keepManagedTimes(o, old kernel.Object) {
 	for i := range now {
 		a, b := now[i], before[i]
 		a.Time, b.Time = nil, nil
-		if !equality.Semantic.DeepEqual(a, b) {
+		if !same(a, b) {
 			return
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
@@ -81,7 +80,7 @@ func walkedUpdate(row Row, subresource string, o, old kernel.Object, manager str
 // one version: those of the object itself, unless it leaves them out.
 func plainEntries(o, old kernel.Object, subresource, version string) ([]metav1.ManagedFieldsEntry, bool) {
 	entries, given := old.GetManagedFields(), o.GetManagedFields()
-	if subresource == "" && given != nil && !equality.Semantic.DeepEqual(given, entries) || given != nil && len(given) == 0 {
+	if subresource == "" && given != nil && !same(given, entries) || given != nil && len(given) == 0 {
 		return nil, false // the writer changes them by hand, or resets them
 	}
 	for _, e := range entries {

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -142,7 +141,7 @@ func validatePod(now, old *corev1.Pod) field.ErrorList {
 		old = &bound
 	}
 	errs = append(errs, validatePodUpdate(now, old)...)
-	if !apiequality.Semantic.DeepEqual(now.Status, old.Status) {
+	if !same(now.Status, old.Status) {
 		errs = append(errs, validatePodStatus(now, old)...)
 	}
 	return errs

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -15,7 +14,7 @@ func notSupportedYet(at *field.Path) *field.Error {
 	return field.Forbidden(at, "not supported yet")
 }
 
-func sameSpec(a, b *corev1.Pod) bool { return apiequality.Semantic.DeepEqual(a.Spec, b.Spec) }
+func sameSpec(a, b *corev1.Pod) bool { return same(a.Spec, b.Spec) }
 
 // unsupportedPodFields names every field of a pod spec that is valid, says
 // something, and is not acted on yet. What is missing here is acted on.
