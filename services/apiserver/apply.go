@@ -10,7 +10,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"sigs.k8s.io/yaml"
 
 	"github.com/rutterhq/rutter/kernel"
 	"github.com/rutterhq/rutter/kinds"
@@ -97,7 +96,7 @@ func (r *request) checkApplied(patch []byte) error {
 			ManagedFields []any  `json:"managedFields"`
 		} `json:"metadata"`
 	}
-	if err := yaml.Unmarshal(patch, &head); err != nil {
+	if err := kinds.ReadApplied(patch, &head); err != nil {
 		return badRequest("error decoding YAML: %v", err)
 	}
 	gvk := r.kind.GVK()

@@ -3,10 +3,12 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -103,9 +105,46 @@ func (s *Server) ownEndpoints() []kernel.Object {
 	}
 }
 
-// ensure creates an object unless it exists, whatever it is like.
+// ensure creates an object unless it exists. One that exists is kept whatever
+// it is like, but for rights that this build's own roles have beside it.
 func (s *Server) ensure(ctx context.Context, o kernel.Object, by author) error {
-	return s.ensureAs(ctx, o, by, func(kernel.Object) kernel.Object { return nil })
+	return s.ensureAs(ctx, o, by, func(live kernel.Object) kernel.Object { return withMissingRights(live, o) })
+}
+
+// withMissingRights adds to a role or binding of an older build what this one's
+// has beside it, unless its owner has turned that off by the annotation
+// rbac.authorization.kubernetes.io/autoupdate. nil: nothing is missing.
+func withMissingRights(live, own kernel.Object) kernel.Object {
+	if live.GetAnnotations()[rbacv1.AutoUpdateAnnotationKey] != "true" {
+		return nil
+	}
+	switch own := own.(type) {
+	case *rbacv1.ClusterRole:
+		next := live.DeepCopyObject().(*rbacv1.ClusterRole)
+		have := next.Rules
+		for i := range own.Rules {
+			for _, atom := range atoms(&own.Rules[i]) {
+				if !slices.ContainsFunc(have, func(r rbacv1.PolicyRule) bool { return covers(&r, &atom) }) {
+					next.Rules = append(next.Rules, atom)
+				}
+			}
+		}
+		if len(next.Rules) > len(have) {
+			return next
+		}
+	case *rbacv1.ClusterRoleBinding:
+		next := live.DeepCopyObject().(*rbacv1.ClusterRoleBinding)
+		have := len(next.Subjects)
+		for _, subject := range own.Subjects {
+			if !slices.Contains(next.Subjects, subject) {
+				next.Subjects = append(next.Subjects, subject)
+			}
+		}
+		if len(next.Subjects) > have {
+			return next
+		}
+	}
+	return nil
 }
 
 // ensureSame creates an object or makes it as given again.

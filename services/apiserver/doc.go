@@ -25,8 +25,10 @@
 // happens for selectors, tables, protobuf and objects that are sealed.
 //
 // The generic code (routes, verbs, encodings, discovery) names no kind: it
-// derives from kinds.All. What belongs to one resource alone is in a file of
-// its own: serviceip.go, eviction.go, binding.go, tokens.go.
+// derives from kinds.All. What belongs to one resource alone stands apart:
+// serviceip.go (cluster IPs), subresource.go (binding, eviction), stream.go
+// (logs, exec, port-forward), tokens.go (service accounts), rbac.go and
+// escalation.go (rights), projection.go (Events made of the log).
 //
 // What it does not do: webhooks, quota, API priority and fairness, audit
 // files (the log is the audit), aggregation of other API servers.

@@ -82,6 +82,7 @@ func (d *door) log(r *request, node string) error {
 	defer beat.Stop()
 	v := d.s.cfg.Mirror.View()
 	for begun := false; ; {
+		said := out.lines
 		select {
 		case step := <-steps:
 			if step.Fresh && begun {
@@ -89,16 +90,18 @@ func (d *door) log(r *request, node string) error {
 			}
 			begun, v = true, step.View
 			if step.Fresh {
+				said = -1
 				out.begin(v)
 			}
 			for _, e := range step.Events {
 				out.event(v, e)
 			}
 		case <-beat.C:
+			said = -1
 		case <-ctx.Done():
 			return nil
 		}
-		if begun {
+		if begun && out.lines != said { // what does not concern the node is not worth a line
 			out.line(kernel.Record{Seq: v.Seq()})
 		}
 		if out.err != nil || http.NewResponseController(r.w).Flush() != nil {
@@ -109,12 +112,13 @@ func (d *door) log(r *request, node string) error {
 
 // nodeStream is what one node is being told.
 type nodeStream struct {
-	w    http.ResponseWriter
-	node string
-	sent map[kernel.Key]kernel.Seq   // the newest record of each object that the node has
-	refs map[kernel.Key][]kernel.Key // of the node's pods: what each mounts
-	prev kernel.Seq                  // of the line before
-	err  error
+	w     http.ResponseWriter
+	node  string
+	sent  map[kernel.Key]kernel.Seq   // the newest record of each object that the node has
+	refs  map[kernel.Key][]kernel.Key // of the node's pods: what each mounts
+	prev  kernel.Seq                  // of the line before
+	lines int
+	err   error
 }
 
 // begin sends all that the node may see.
@@ -169,10 +173,11 @@ func (s *nodeStream) sees(e *kernel.Entry) bool {
 	case kinds.Pods.Resource:
 		pod := pods(e.Object())
 		return pod != nil && pod.Spec.NodeName == s.node
-	}
-	for _, mounted := range s.refs {
-		if slices.Contains(mounted, e.Key) {
-			return true
+	case kinds.ConfigMaps.Resource, kinds.Secrets.Resource:
+		for _, mounted := range s.refs {
+			if slices.Contains(mounted, e.Key) {
+				return true
+			}
 		}
 	}
 	return false
@@ -204,6 +209,7 @@ func (s *nodeStream) line(r kernel.Record) {
 		_, err = s.w.Write(b)
 	}
 	s.prev, s.err = r.Seq, err
+	s.lines++
 }
 
 // append takes one Record from a node. What the node may write, and that it is

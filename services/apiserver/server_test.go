@@ -30,6 +30,8 @@ type cluster struct {
 	ca  *pki.CA
 	// services is the range of cluster IPs; empty: the default.
 	services string
+	// advertise is where the apiservers say they are; empty: where they listen.
+	advertise string
 }
 
 func newCluster(t testing.TB) *cluster {
@@ -59,6 +61,9 @@ func (c *cluster) start() *api {
 	cfg := Default()
 	cfg.Log, cfg.Schema, cfg.CA, cfg.Listener = c.log, schema, c.ca, listener
 	cfg.Mirror = kernel.NewMirror(c.log, schema, nil)
+	if c.advertise != "" {
+		cfg.Advertise = netip.MustParseAddrPort(c.advertise)
+	}
 	if c.services != "" {
 		cfg.ServiceRange = netip.MustParsePrefix(c.services)
 	}
@@ -288,5 +293,36 @@ func TestLifeOfAConfigMap(t *testing.T) {
 		if kind != want || str(o, "metadata", "name") != "one" || str(o, "kind") != "ConfigMap" {
 			t.Fatalf("watch: %s %v, want %s", kind, o, want)
 		}
+	}
+}
+
+// A second start finds what the first has made, and writes nothing; what was
+// deleted between them is made again.
+func TestStartAgain(t *testing.T) {
+	c := newCluster(t)
+	c.advertise = "192.0.2.7:6443"
+	a := c.start()
+	slice := a.want(200, "GET", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes", "")
+	if str(slice, "endpoints", 0, "addresses", 0) != "192.0.2.7" || str(slice, "metadata", "labels", "kubernetes.io/service-name") != "kubernetes" {
+		t.Errorf("the API's own slice: %v", slice)
+	}
+	svc := a.want(200, "GET", services+"/kubernetes", "")
+	if str(svc, "spec", "clusterIP") != "10.43.0.1" {
+		t.Errorf("the API's own service: %v", svc)
+	}
+	before, err := c.log.Last(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := c.start()
+	if after, err := c.log.Last(t.Context()); err != nil || after != before {
+		t.Errorf("a second start moved the log from %d to %d: %v", before, after, err)
+	}
+	b.want(200, "DELETE", rbacPath+"clusterroles/view", "")
+	b.with("Content-Type", patchMerge).want(200, "PATCH", rbacPath+"clusterroles/system:discovery", `{"rules":[{"verbs":["get"],"nonResourceURLs":["/mine"]}]}`)
+	last := c.start()
+	last.want(200, "GET", rbacPath+"clusterroles/view", "")
+	if _, body, _ := last.do("GET", rbacPath+"clusterroles/system:discovery", ""); !strings.Contains(body, `"/mine"`) || !strings.Contains(body, `"/openapi/*"`) {
+		t.Errorf("a role that lacked rights: %s", body)
 	}
 }
