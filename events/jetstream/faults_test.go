@@ -540,3 +540,30 @@ func TestLastIsShared(t *testing.T) {
 		}
 	}
 }
+
+// TestBudgetChanges opens a log with less room than it was made with, and then
+// with more: what is free on a disk changes from start to start.
+func TestBudgetChanges(t *testing.T) {
+	dir := t.TempDir()
+	for i, budget := range []int64{8 << 30, 64 << 20, 4 << 30} {
+		s, err := StartServer(ServerConfig{Dir: dir, Budget: budget})
+		if err != nil {
+			t.Fatal(err)
+		}
+		nc, err := s.Connect()
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := Open(logtest.Context(t), nc, Options{Budget: s.Budget()})
+		if err != nil {
+			t.Fatalf("with a budget of %d MiB, start %d: %v", budget>>20, i+1, err)
+		}
+		if _, err := l.Append(logtest.Context(t), logtest.Record(fmt.Sprint("o", i), 0)); err != nil {
+			t.Errorf("start %d: %v", i+1, err)
+		}
+		l.Close()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"errors"
 	"fmt"
+	"math"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -90,7 +91,10 @@ func start(c ServerConfig, lock *os.File) (*Server, error) {
 	}
 	o := &server.Options{
 		ServerName: "rutter", JetStream: true, StoreDir: c.Dir, SyncAlways: true,
-		JetStreamMaxMemory: maxMemoryStore, JetStreamMaxStore: budget + diskReserve/2,
+		// The stream's own limit is the budget. The server reserves what each
+		// stream may take, so a limit of its own would refuse a stream that was
+		// made when the disk had more room.
+		JetStreamMaxMemory: maxMemoryStore, JetStreamMaxStore: math.MaxInt64 / 2,
 		MaxPayload: maxPayload, Authorization: token,
 		NoSigs: true, NoLog: true, NoSystemAccount: false, DontListen: c.Listen == "",
 	}
