@@ -3,8 +3,8 @@ package jetstream
 import (
 	"errors"
 	"fmt"
-	"math"
 	"io/fs"
+	"math"
 	"net"
 	"net/netip"
 	"os"
