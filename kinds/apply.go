@@ -8,6 +8,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/rutterhq/rutter/kernel"
@@ -28,7 +29,7 @@ func Apply(row Row, live kernel.Object, patch []byte, manager string, force bool
 // ApplySubresource is Apply through a subresource, such as status.
 func ApplySubresource(row Row, live kernel.Object, patch []byte, subresource, manager string, force bool, now time.Time) (kernel.Object, error) {
 	applied := &unstructured.Unstructured{Object: map[string]any{}}
-	if err := yaml.Unmarshal(patch, &applied.Object); err != nil {
+	if err := ReadApplied(patch, &applied.Object); err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
 	}
 	if applied.Object == nil {
@@ -65,9 +66,21 @@ func notMergeable(err error) *kernel.Refusal {
 	}}
 }
 
+// ReadApplied reads an apply's body. It is YAML, of which clients nearly always
+// send the subset that is JSON: that is read at a tenth of the cost.
+func ReadApplied(patch []byte, into any) error {
+	if kjson.UnmarshalCaseSensitivePreserveInts(patch, into) == nil {
+		return nil
+	}
+	return yaml.Unmarshal(patch, into)
+}
+
 // ApplyStrict names what stands twice in an apply's body, for fieldValidation;
 // unknown fields are errors of Apply itself.
 func ApplyStrict(patch []byte) error {
+	if twice, err := kjson.UnmarshalStrict(patch, &map[string]any{}); err == nil && len(twice) == 0 {
+		return nil
+	}
 	if err := yaml.UnmarshalStrict(patch, &map[string]any{}); err != nil {
 		return fmt.Errorf("error strict decoding patch: %w", err)
 	}

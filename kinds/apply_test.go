@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/rutterhq/rutter/kernel"
 )
@@ -95,6 +96,36 @@ func TestApplyRefusals(t *testing.T) {
 	} {
 		if _, err := Apply(Deployments, nil, []byte(c.patch), "m", false, testNow); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %s", name, err, c.want)
+		}
+	}
+}
+
+// The same apply, once in YAML and once in JSON.
+func TestApplyReadsJSONAsYAML(t *testing.T) {
+	asJSON, err := yaml.YAMLToJSON([]byte(appliedDeployment))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made []kernel.Object
+	for _, patch := range []string{appliedDeployment, string(asJSON)} {
+		o, err := newWorld(t).applied(nil, patch, "one", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.SetUID("")
+		made = append(made, o)
+	}
+	if diff := cmp.Diff(made[0], made[1]); diff != "" {
+		t.Errorf("(-YAML +JSON):\n%s", diff)
+	}
+	for _, twice := range []string{`{"data":{"a":"1","a":"2"}}`, "data: {a: '1', a: '2'}"} {
+		if err := ApplyStrict([]byte(twice)); err == nil || !strings.Contains(err.Error(), `key "a" already set in map`) {
+			t.Errorf("%s: %v", twice, err)
+		}
+	}
+	for _, bad := range []string{`{"data"`, "- a", "[1]", `"a"`} {
+		if err := ReadApplied([]byte(bad), &map[string]any{}); err == nil {
+			t.Errorf("%s is read as an object", bad)
 		}
 	}
 }
