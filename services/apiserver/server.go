@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/net/http2"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/rutterhq/rutter/events"
@@ -89,6 +88,7 @@ type Server struct {
 	tokens   *tokens
 	encoded  encodedCache
 	pages    pageCache
+	turns    queues
 	replays  chan struct{} // one token per replay of old history that may run
 	project  *projection
 	nodes    *nodeProxy
@@ -124,6 +124,7 @@ func New(cfg Config) (*Server, error) {
 	s.index = newReadIndex(cfg.Log, cfg.Mirror)
 	s.tokens = newTokens(cfg.CA.ServiceAccountKey(), "https://kubernetes.default.svc."+cfg.ClusterDomain)
 	s.project = newProjection()
+	s.turns = newQueues()
 	s.special = s.specialPaths()
 	s.presence = newPresence(s)
 	s.Handle(doorPrefix, &door{s, s.presence})
@@ -219,13 +220,9 @@ func (s *Server) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	hs := &http.Server{
 		Handler: s, TLSConfig: s.tls, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
+		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: streamsPerConnection, SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 		ConnContext: withConnection, ErrorLog: quietLog(s.cfg.Logger),
 		BaseContext: func(net.Listener) context.Context { return ctx },
-	}
-	if err := http2.ConfigureServer(hs, &http2.Server{
-		MaxConcurrentStreams: streamsPerConnection, IdleTimeout: idleTimeout, ReadIdleTimeout: pingAfter, PingTimeout: pingTimeout,
-	}); err != nil {
-		return fmt.Errorf("apiserver: %w", err)
 	}
 	g.Go(func() error {
 		if err := hs.Serve(tls.NewListener(s.cfg.Listener, s.tls)); !errors.Is(err, http.ErrServerClosed) {

@@ -194,7 +194,7 @@ func (s *Server) appendClaim(ctx context.Context, svc *corev1.Service, ip netip.
 		Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: svc.Namespace, Name: svc.Name}},
 	}
 	by.note = "claimed for service " + svc.Namespace + "/" + svc.Name
-	_, err := s.write(ctx, write{row: row, key: row.Describe().Key("", claim.Name), by: by,
+	_, err := s.write(ctx, write{row: row, key: row.Describe().Key("", claim.Name), by: by, inner: true,
 		propose: func(_ *kernel.View, live *kernel.Entry) (kernel.Write, error) {
 			if live != nil {
 				return kernel.Write{}, apierrors.NewAlreadyExists(groupResource(row), claim.Name)
@@ -213,7 +213,7 @@ func claimedFor(e *kernel.Entry, svc *corev1.Service) bool {
 // so that a release of it that was decided before does not happen.
 func (s *Server) renewClaim(ctx context.Context, e *kernel.Entry, by author) error {
 	row, _ := kinds.RowFor(addressesResource)
-	_, err := s.write(ctx, write{row: row, key: e.Key, by: by,
+	_, err := s.write(ctx, write{row: row, key: e.Key, by: by, inner: true,
 		propose: func(_ *kernel.View, live *kernel.Entry) (kernel.Write, error) {
 			if live == nil {
 				return kernel.Write{}, apierrors.NewConflict(groupResource(row), e.Key.Name, fmt.Errorf("the address was just released, please try again"))

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net/http"
 	"strconv"
 	"strings"
@@ -26,7 +27,7 @@ import (
 const (
 	// attempts bounds how often a write is made anew because somebody else was
 	// faster, or because a generated name was taken.
-	attempts = 16
+	attempts = 64
 	// settling is how long a new namespace is given until it has what every
 	// namespace has: its service account. Kubernetes waits a second for it.
 	settling = 2 * time.Second
@@ -40,6 +41,7 @@ type write struct {
 	key    kernel.Key // its Name is empty if it is to be generated
 	by     author
 	dryRun bool
+	inner  bool // made while another write is: it takes no turn, so that none waits for itself
 	// propose says what to write, given the live object or nil. It fills in
 	// what differs between writes: Verb, New and the options.
 	propose func(v *kernel.View, live *kernel.Entry) (kernel.Write, error)
@@ -97,6 +99,7 @@ func (s *Server) settles(ctx context.Context, namespace string, seen kernel.Seq)
 func (s *Server) race(ctx context.Context, w write) (written, error) {
 	v := s.cfg.Mirror.View()
 	fresh := false
+	var done func() // ends this writer's turn
 	for n := 1; ; n++ {
 		res, err := s.attempt(ctx, v, &w)
 		if err == nil {
@@ -115,7 +118,40 @@ func (s *Server) race(ctx context.Context, w write) (written, error) {
 		if next.Seq() == v.Seq() && !lost {
 			return res, err
 		}
+		if lost && done == nil && !w.inner {
+			// From now on one at a time, or many writers of one object would
+			// mostly defeat each other.
+			if done, err = s.turns.take(ctx, w.key); err != nil {
+				return res, err
+			}
+			defer done()
+			next = s.cfg.Mirror.View()
+		}
 		v, fresh = next, true
+	}
+}
+
+// queues let writers of one object that have met go one after the other. Two
+// objects may share a queue.
+type queues [64]chan struct{}
+
+func newQueues() (q queues) {
+	for i := range q {
+		q[i] = make(chan struct{}, 1)
+	}
+	return q
+}
+
+// take waits for the key's turn. The returned function ends it.
+func (q *queues) take(ctx context.Context, k kernel.Key) (done func(), err error) {
+	h := fnv.New32a()
+	h.Write([]byte(k.String()))
+	turn := q[h.Sum32()%uint32(len(q))]
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 
