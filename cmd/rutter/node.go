@@ -140,7 +140,8 @@ func runNode(ctx context.Context, f *folders, n *nodeFlags, url string, cred *cr
 		Containerd: n.containerd, DataDir: f.node(n.name), RunDir: f.nodeRun(n.name), Helper: []string{self, "keeper"},
 		Addresses: []netip.Addr{addr}, Hostname: n.name, Version: build,
 		Listen:    net.JoinHostPort(addr.String(), fmt.Sprint(n.kubelet)),
-		StreamTLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cred.pair}, ClientCAs: cred.roots, ClientAuth: tls.RequireAndVerifyClientCert},
+		StreamTLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cred.pair}, ClientCAs: cred.roots,
+			ClientAuth: tls.RequireAndVerifyClientCert, VerifyConnection: pki.OnlyAPIServer}, // other certificates of the cluster are users'
 		API:       url, APIClient: &http.Client{Transport: &http.Transport{TLSClientConfig: client, ForceAttemptHTTP2: true}, Timeout: 10 * time.Second},
 		RootCA: cred.ca, ClusterDNS: clusterDNS, ClusterDomain: clusterDomain,
 		Network: part.makeNetwork, DrainedAt: part.drainedAt,
