@@ -139,10 +139,10 @@ func runNode(ctx context.Context, f *folders, n *nodeFlags, url string, cred *cr
 		Node: n.name, Log: nodeagent.DialDoor(url, client, n.name), Schema: &kinds.Schema{},
 		Containerd: n.containerd, DataDir: f.node(n.name), RunDir: f.nodeRun(n.name), Helper: []string{self, "keeper"},
 		Addresses: []netip.Addr{addr}, Hostname: n.name, Version: build,
-		Listen:    net.JoinHostPort(addr.String(), fmt.Sprint(n.kubelet)),
+		Listen: net.JoinHostPort(addr.String(), fmt.Sprint(n.kubelet)),
 		StreamTLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cred.pair}, ClientCAs: cred.roots,
 			ClientAuth: tls.RequireAndVerifyClientCert, VerifyConnection: pki.OnlyAPIServer}, // other certificates of the cluster are users'
-		API:       url, APIClient: &http.Client{Transport: &http.Transport{TLSClientConfig: client, ForceAttemptHTTP2: true}, Timeout: 10 * time.Second},
+		API: url, APIClient: &http.Client{Transport: &http.Transport{TLSClientConfig: client, ForceAttemptHTTP2: true}, Timeout: 10 * time.Second},
 		RootCA: cred.ca, ClusterDNS: clusterDNS, ClusterDomain: clusterDomain,
 		Network: part.makeNetwork, DrainedAt: part.drainedAt,
 		Beside: []func(context.Context, *kernel.Mirror) error{part.serveDNS, part.setHostPorts, part.setPeers,
