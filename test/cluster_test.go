@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,7 +25,6 @@ import (
 )
 
 const (
-	nodeName = "e2e"
 	// commandTimeout bounds one command that a test runs.
 	commandTimeout = 100 * time.Second
 	// logTold bounds what a failing test prints of each of the cluster's logs, in bytes.
@@ -327,3 +327,11 @@ func (p *process) kill() {
 	_ = p.cmd.Process.Kill() // it may have ended by itself
 	_ = p.cmd.Wait()         // killed: that is the error
 }
+
+// exists tells whether a file is there.
+func exists(path ...string) bool {
+	_, err := os.Stat(filepath.Join(path...))
+	return err == nil
+}
+
+func contains(all []string, one string) bool { return slices.Contains(all, one) }

@@ -4,7 +4,9 @@ package test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -12,6 +14,16 @@ import (
 // but its data, from which it comes up again as it was.
 func TestDown(t *testing.T) {
 	c := newCluster(t)
+	// Another node on the machine, which has nothing to run yet.
+	out, err := exec.Command("sh", "-c", `echo $(awk '$3 == "cgroup2" {print $2; exit}' /proc/mounts)/rutter/`+nodeName+"-other").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := strings.TrimSpace(string(out))
+	if err := os.MkdirAll(other, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(other)
 	c.up()
 	c.importImages()
 	c.apply(downManifests)
@@ -20,6 +32,9 @@ func TestDown(t *testing.T) {
 
 	c.rutter("down", "--data", c.data, "--run", c.run)
 	c.before.compare(t, look(t))
+	if _, err := os.Stat(other); err != nil {
+		t.Errorf("the cgroup of another node is gone: %v", err)
+	}
 	if _, err := os.Stat(c.run); !os.IsNotExist(err) {
 		t.Errorf("%s is left: %v", c.run, err)
 	}

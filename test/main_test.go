@@ -19,6 +19,10 @@ import (
 // third runs the tests.
 const stage = "RUTTER_TEST_STAGE"
 
+// nodeName is the name of the tests' node: its cgroup is the one thing that
+// has no namespace, so it is no other process's.
+var nodeName = os.Getenv("RUTTER_TEST_NODE")
+
 // hostAddress is the address of the machine in the tests' network.
 const hostAddress = "192.0.2.1"
 
@@ -31,6 +35,7 @@ func TestMain(m *testing.M) {
 	var err error
 	switch os.Getenv(stage) {
 	case "":
+		os.Setenv("RUTTER_TEST_NODE", fmt.Sprintf("e2e-%d", os.Getpid()))
 		err = again("init", &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL,
 			Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID})
 	case "init":

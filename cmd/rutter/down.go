@@ -55,7 +55,14 @@ func (f *folders) down(ctx context.Context) error {
 func (f *folders) removeNode(ctx context.Context, name, run string) error {
 	err := bpf.Remove(bpf.Config{Node: name})
 	runtime.RemoveCgroup("/rutter/" + name)
-	runtime.RemoveCgroup("/rutter")
+	// Other nodes on this machine have theirs beside it, and may not have
+	// anything in them yet.
+	for _, pattern := range []string{"/sys/fs/cgroup/rutter", "/sys/fs/cgroup/*/rutter"} {
+		parents, _ := filepath.Glob(pattern) // the patterns are well-formed
+		for _, dir := range parents {
+			_ = syscall.Rmdir(dir) // it stays as long as there is something in it
+		}
+	}
 	b, readErr := os.ReadFile(filepath.Join(run, podRangeFile))
 	if readErr != nil {
 		return err // it never had a network
