@@ -87,6 +87,17 @@ func (d *debug) seqParam(ctx context.Context, name, value string) (kernel.Seq, e
 	return d.seqOf(ctx, at, last)
 }
 
+// rangeOf reads ?from, the beginning if it is not there, and ?to, the newest.
+func (d *debug) rangeOf(r *request) (from, to kernel.Seq, err error) {
+	if q := r.query.Get("from"); q != "" {
+		if from, err = d.seqParam(r.Context(), "from", q); err != nil {
+			return 0, 0, err
+		}
+	}
+	to, err = d.seqParam(r.Context(), "to", r.query.Get("to"))
+	return from, to, err
+}
+
 // seqOf finds the last event that happened until the time.
 func (d *debug) seqOf(ctx context.Context, at time.Time, last kernel.Seq) (kernel.Seq, error) {
 	var seq kernel.Seq
@@ -130,14 +141,7 @@ func (d *debug) log(r *request) error {
 		}
 		f.keyed = true
 	}
-	var from kernel.Seq
-	var err error
-	if q := r.query.Get("from"); q != "" {
-		if from, err = d.seqParam(r.Context(), "from", q); err != nil {
-			return err
-		}
-	}
-	to, err := d.seqParam(r.Context(), "to", r.query.Get("to"))
+	from, to, err := d.rangeOf(r)
 	if err != nil {
 		return err
 	}
@@ -277,13 +281,7 @@ func (d *debug) diff(r *request) error {
 	if err := d.mayRead(r, key); err != nil {
 		return err
 	}
-	from := kernel.Seq(0)
-	if q := r.query.Get("from"); q != "" {
-		if from, err = d.seqParam(r.Context(), "from", q); err != nil {
-			return err
-		}
-	}
-	to, err := d.seqParam(r.Context(), "to", r.query.Get("to"))
+	from, to, err := d.rangeOf(r)
 	if err != nil {
 		return err
 	}
@@ -320,14 +318,7 @@ func (d *debug) replay(r *request) error {
 	if err := r.authorize(Attributes{User: r.user, Verb: "get", Path: r.URL.Path}); err != nil {
 		return err
 	}
-	var from kernel.Seq
-	var err error
-	if q := r.query.Get("from"); q != "" {
-		if from, err = d.seqParam(r.Context(), "from", q); err != nil {
-			return err
-		}
-	}
-	to, err := d.seqParam(r.Context(), "to", r.query.Get("to"))
+	from, to, err := d.rangeOf(r)
 	if err != nil {
 		return err
 	}
