@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -94,11 +95,13 @@ func (w *work) measure(ctx context.Context, c *cluster, all *results) error {
 			return nil
 		})
 	}
-	g.Go(func() error { return c.profile(ctx, "profile?seconds=6", w.name+".cpu") })
-	if err := g.Wait(); err != nil {
+	var beside errgroup.Group
+	beside.Go(func() error { return c.profile(ctx, "profile?seconds=6", w.name+".cpu") })
+	err = g.Wait()
+	wall := time.Since(began)
+	if err := errors.Join(err, beside.Wait()); err != nil {
 		return fmt.Errorf("%s: %w", w.name, err)
 	}
-	wall := time.Since(began)
 	after, err := c.settledCPU(ctx)
 	all.work(w.name, took, wall, after-before)
 	return err

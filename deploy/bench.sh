@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Measures Rutter and prints what it found, beside what shared/goals.md's peers
+# need. Nothing is asserted: figures depend on what else the machine does, so the
+# load average is printed with them. docs/bench.md has a run and how to read it.
+#
+#   ROUNDS=3   clusters that are measured through their API; medians are shown
+#   ONLY=      log, core, api or services; empty: all
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ "$(id -u)" = 0 ] || { echo "make bench needs root: it runs containers, networks and BPF" >&2; exit 1; }
+step() { printf '\n\033[1m▸ %s\033[0m (load average %s)\n' "$1" "$(cut -d' ' -f1-3 /proc/loadavg)"; }
+wanted() { [ -z "${ONLY:-}" ] || [ "$ONLY" = "$1" ]; }
+# The lines of go test -bench that hold figures, and what failed.
+gobench() { go test -run '^$' -count=1 "$@" 2>&1 | grep -Ev '^(goos|goarch|cpu|PASS|ok )'; }
+
+printf '%s, %s CPUs, Linux %s, %s\n' "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)" "$(nproc)" "$(uname -r)" "$(go version | cut -d' ' -f3)"
+
+if wanted log; then
+  step "log: durable append (sync always) by 1, 16 and 64 writers; goal with grouped commit: 10,000 / 19,000 per s with 16 / 64"
+  gobench -bench 'Append|Wake' -benchtime 3000x ./events/jetstream
+  gobench -bench Replay ./events/jetstream
+fi
+
+if wanted core; then
+  step "fold (goal: 100,000 events/s) and decide"
+  gobench -bench Fold ./kernel
+  gobench -bench . ./services/scheduler
+  gobench -bench . ./services/controllers
+  gobench -bench . ./kinds
+fi
+
+if wanted api; then
+  step "API through TLS, and pod start against ctr run -d"
+  deploy/tools.sh
+  [ -f bin/images/catalog-v1.tar ] || go run ./deploy/examples/shop/images -o bin/images
+  go build -o bin/bench ./test/bench
+  # A network namespace of its own keeps it apart from a cluster of this machine.
+  unshare --net sh -c 'ip link set lo up && exec bin/bench -rounds "$0"' "${ROUNDS:-3}"
+fi
+
+if wanted services; then
+  step "services: new connections from a pod, to a pod and to its ClusterIP, in turns (goal: ratio 1.00)"
+  gobench -tags e2e -bench ServiceFromPod -benchtime 1x -count "${ROUNDS:-3}" ./services/nodeagent/network
+  step "services: connect() alone, and loading the datapath (goal: 10,000 services in 0.5 s; one change in 1 ms)"
+  gobench -tags e2e -bench 'Connect|Set' ./bpf
+  step "attaching a pod to the network"
+  gobench -tags e2e -bench Attach ./services/nodeagent/network
+fi
