@@ -59,9 +59,7 @@ func (f *folders) schema() (*kinds.Schema, error) {
 		return nil, err
 	}
 	key, err := f.once("seal.key", func() string {
-		b := make([]byte, 32)
-		_, _ = rand.Read(b) // never fails: the process would have crashed
-		return hex.EncodeToString(b)
+		return hex.EncodeToString(random(32))
 	})
 	if err != nil {
 		return nil, err
@@ -120,9 +118,14 @@ func deciders() []kernel.Decider {
 
 // instance makes a name that no other writer of the log has.
 func instance(service string) string {
-	b := make([]byte, 6)
-	_, _ = rand.Read(b)
-	return service + "." + hex.EncodeToString(b)
+	return service + "." + hex.EncodeToString(random(6))
+}
+
+// random gives bytes that nobody can guess.
+func random(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails: the process would have crashed
+	return b
 }
 
 // replayer is for commands that replay a recording without a cluster. Its

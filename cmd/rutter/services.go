@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -251,16 +252,21 @@ func natsCommand() *cobra.Command {
 // startNATS starts the embedded server and makes the stream.
 func startNATS(f *folders, listen string, lg zerolog.Logger) (*jetstream.Server, error) {
 	nlog := lg.With().Str(zlog.Svc, "nats").Logger()
-	server, err := jetstream.StartServer(jetstream.ServerConfig{Dir: f.log(), Listen: listen, Log: func(level, message string) {
+	token := ""
+	if listen != "" {
+		var err error
+		// Kept, so that clients find their way back to a server that restarts.
+		if token, err = f.once("nats.token", func() string { return hex.EncodeToString(random(24)) }); err != nil {
+			return nil, err
+		}
+	}
+	server, err := jetstream.StartServer(jetstream.ServerConfig{Dir: f.log(), Listen: listen, Token: token, Log: func(level, message string) {
 		if l, err := zerolog.ParseLevel(level); err == nil && l >= zerolog.WarnLevel {
 			nlog.WithLevel(l).Msg(message)
 		}
 	}})
 	if err != nil || listen == "" {
 		return server, err
-	}
-	if err := server.WriteCredentials(filepath.Join(f.data, "nats.credentials")); err != nil {
-		return nil, errors.Join(err, server.Close())
 	}
 	nc, err := server.Connect()
 	if err != nil {
@@ -271,6 +277,10 @@ func startNATS(f *folders, listen string, lg zerolog.Logger) (*jetstream.Server,
 		return nil, errors.Join(err, server.Close())
 	}
 	log.Close()
+	// Last: who finds the credentials finds the log.
+	if err := server.WriteCredentials(filepath.Join(f.data, "nats.credentials")); err != nil {
+		return nil, errors.Join(err, server.Close())
+	}
 	return server, nil
 }
 
