@@ -33,7 +33,6 @@ import (
 	"github.com/rutterhq/rutter/kernel"
 	"github.com/rutterhq/rutter/kinds"
 	"github.com/rutterhq/rutter/services/nodeagent/logs"
-	"github.com/rutterhq/rutter/services/nodeagent/runtime"
 )
 
 // TestMain runs the tests in a network and a mount namespace of their own, so
@@ -235,7 +234,6 @@ func (r *rig) cleanUp() {
 		r.t.Log(strings.Join(lines[max(0, len(lines)-3):], "\n"))
 	}
 	exec.Command("sh", "-c", "grep ' "+r.dir+"' /proc/self/mounts | cut -d' ' -f2 | tac | xargs -r umount -l").Run()
-	exec.Command("cp", filepath.Join(r.dir, "containerd.log"), "/tmp/na-containerd.log").Run()
 	os.RemoveAll(r.dir)
 }
 
@@ -526,5 +524,3 @@ func TestOnePod(t *testing.T) {
 		t.Errorf("containers are left: %v %v", infos, err)
 	}
 }
-
-var _ = runtime.Namespace

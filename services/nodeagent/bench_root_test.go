@@ -8,8 +8,6 @@ import (
 	"slices"
 	"testing"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
 )
 
 // BenchmarkPodStart compares a pod, from its event in the log to the event that
@@ -43,5 +41,3 @@ func BenchmarkPodStart(b *testing.B) {
 	b.ReportMetric(float64(p50(ctr).Microseconds())/1000, "ctr-p50-ms")
 	b.ReportMetric(float64(p50(pods))/float64(p50(ctr)), "pod/ctr")
 }
-
-var _ corev1.Pod

@@ -295,7 +295,7 @@ func stopContainer(spec *corev1.Container, c *Container, routed bool, now time.T
 			return Action{Do: Wait, Until: deadline}
 		}
 		if until := s.Since.Add(min(routedMax, s.Grace)); routed && now.Before(until) {
-			return Action{Do: Wait, Until: until}
+			return Action{Do: Wait, Until: earlier(until, now.Add(routedLook))}
 		}
 		return Action{Do: Term, Container: spec.Name}
 	}

@@ -102,14 +102,17 @@ func (a *Agent) attach(ctx context.Context, p *pod, spec *corev1.Container, c Co
 		})
 	}
 	a.work.Go(func() error {
-		for t.resize != nil {
-			size, ok := <-t.resize
-			if !ok {
+		for {
+			select {
+			case size, ok := <-t.resize:
+				if !ok {
+					return nil
+				}
+				a.rt.Resize(ctx, c.ID, size.Width, size.Height)
+			case <-ctx.Done():
 				return nil
 			}
-			a.rt.Resize(ctx, c.ID, size.Width, size.Height)
 		}
-		return nil
 	})
 	done := make(chan error, 2)
 	streams := 0

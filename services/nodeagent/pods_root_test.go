@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/gorilla/websocket"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -45,7 +46,7 @@ func TestPods(t *testing.T) {
 	}{
 		{"Values", testValues}, {"Volumes", testVolumes}, {"InitContainers", testInit}, {"Security", testSecurity},
 		{"Failures", testFailures}, {"Restarts", testRestarts}, {"SharedShim", testSharedShim}, {"OOM", testOOM}, {"CPU", testCPU}, {"Probes", testProbes},
-		{"Hooks", testHooks}, {"Images", testImages}, {"Streams", testStreams}, {"Admission", testAdmission},
+		{"Hooks", testHooks}, {"Images", testImages}, {"Streams", testStreams}, {"Attach", testAttach}, {"Routed", testRouted}, {"Admission", testAdmission},
 	} {
 		if !t.Run(c.name, func(t *testing.T) {
 			old := r.t
@@ -442,6 +443,46 @@ func testStreams(t *testing.T, r *rig) {
 	}
 	if got := forwardWS(t, ws+"/portForward/default/streams?port=8081", "GET / HTTP/1.0\r\n\r\n"); !strings.Contains(got, "page") {
 		t.Errorf("port-forward: %q", got)
+	}
+}
+
+// testAttach: an attached client sees what is printed from then on and writes
+// to the input.
+func testAttach(t *testing.T, r *rig) {
+	r.makePod("attach", "echo before; while read x; do echo got $x; done; echo end", never, func(p *corev1.Pod) {
+		first(p).Stdin, first(p).StdinOnce = true, true
+	})
+	p := r.awaitPod("attach", "ready", podReady)
+	r.awaitLog(p, "c", "before")
+	s := httptest.NewServer(r.agent.StreamHandler())
+	defer s.Close()
+	out, status := execWS(t, "ws"+strings.TrimPrefix(s.URL, "http")+"/attach/default/attach/c?stdin=true&stdout=true&stderr=true", "one\ntwo\n")
+	if out[1] != "got one\ngot two\nend\n" || status.Status != metav1.StatusSuccess {
+		t.Errorf("attach: %q %+v", out, status)
+	}
+	r.awaitPod("attach", "ends with its input", succeeded)
+}
+
+// testRouted: SIGTERM waits until the pod's endpoint is not ready any more and the
+// datapath knows it.
+func testRouted(t *testing.T, r *rig) {
+	p := r.makePod("routed", "trap 'echo term; exit 0' TERM; while :; do sleep 0.02; done")
+	r.awaitPod("routed", "ready", podReady)
+	yes, no := true, false
+	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Name: "s", Namespace: "default"}, AddressType: discoveryv1.AddressTypeIPv4,
+		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"10.42.0.9"}, Conditions: discoveryv1.EndpointConditions{Ready: &yes},
+			TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: "routed", UID: p.UID}}}}
+	r.put(slice, "")
+	r.remove(key("routed"), nil)
+	time.Sleep(300 * time.Millisecond)
+	if got := r.logOf(p, "c", 0); strings.Contains(got, "term") {
+		t.Error("SIGTERM came while the endpoint was ready")
+	}
+	begin := time.Now()
+	r.change(kinds.EndpointSlices.Key("default", "s"), func(o kernel.Object) { o.(*discoveryv1.EndpointSlice).Endpoints[0].Conditions.Ready = &no })
+	r.awaitGone("routed")
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("it went %s after its endpoint", took)
 	}
 }
 

@@ -131,6 +131,7 @@ const (
 	retryDelayFirst = 500 * time.Millisecond // for volumes, network: mostly waiting for an object to appear
 	retryDelayMax   = 10 * time.Second
 	routedMax       = 2 * time.Second        // how long SIGTERM waits for traffic to go elsewhere
+	routedLook      = 20 * time.Millisecond  // how often it looks: the datapath does not call when it has caught up
 	killAgain       = 2 * time.Second        // a SIGKILL that showed nothing is sent again
 	termMin         = 500 * time.Millisecond // between SIGTERM and SIGKILL, when preStop took all the grace
 )

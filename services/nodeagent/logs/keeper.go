@@ -25,7 +25,7 @@ type Stream struct {
 	Dir   string // holds the FIFOs; the keeper removes it when all was read
 	Path  string // of the log file
 	TTY   bool   // stdout only, and what stands there is shown at once, not line by line
-	Stdin bool   // keep the FIFO of the input open, so that a client who leaves does not end it
+	Stdin bool   // there is a FIFO for the input, too, which the shim keeps open
 }
 
 // FIFO returns the path of a stream's FIFO: "stdin", "stdout" or "stderr".
@@ -178,13 +178,6 @@ func (k *keeper) open(s Stream) error {
 	if err != nil {
 		return err
 	}
-	var stdin *os.File
-	if s.Stdin {
-		if stdin, err = os.OpenFile(s.FIFO("stdin"), os.O_RDWR, 0); err != nil {
-			out.close()
-			return fmt.Errorf("fifo: %w", err)
-		}
-	}
 	b, _ := json.Marshal(s)
 	saved := filepath.Join(k.dir, s.ID+".json")
 	if err := os.WriteFile(saved, b, 0o600); err != nil {
@@ -199,9 +192,6 @@ func (k *keeper) open(s Stream) error {
 		}
 		both.Wait()
 		out.close()
-		if stdin != nil {
-			stdin.Close()
-		}
 		os.Remove(saved)
 		os.RemoveAll(s.Dir)
 		k.mu.Lock()

@@ -48,8 +48,9 @@ type Client struct {
 	keeper *logs.Client
 	runDir string
 
-	mu     sync.Mutex // protects the following fields
-	images map[string]*Image
+	mu     sync.Mutex        // protects the following fields
+	images map[string]*Image // by name and digest
+	sizes  map[string]int64  // of images, by digest
 	pulls  map[string]*sync.Mutex
 }
 
@@ -66,7 +67,7 @@ func New(socket, runDir string, keeper *logs.Client) (*Client, error) {
 			return nil, fmt.Errorf("run folder: %w", err)
 		}
 	}
-	return &Client{c: c, keeper: keeper, runDir: runDir, images: map[string]*Image{}, pulls: map[string]*sync.Mutex{}}, nil
+	return &Client{c: c, keeper: keeper, runDir: runDir, images: map[string]*Image{}, sizes: map[string]int64{}, pulls: map[string]*sync.Mutex{}}, nil
 }
 
 // Close ends the connection; containers go on.
@@ -314,9 +315,15 @@ func RemoveCgroup(path string) {
 	}
 }
 
+// cgroup2Only tells whether all controllers are in the v2 hierarchy.
+func cgroup2Only() bool {
+	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
+	return err == nil
+}
+
 // cgroupFile finds a controller's file for a cgroup, on v1, hybrid and v2 hosts.
 func cgroupFile(controller, cgroup, v1, v2 string) string {
-	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+	if cgroup2Only() {
 		return filepath.Join("/sys/fs/cgroup", cgroup, v2)
 	}
 	return filepath.Join("/sys/fs/cgroup", controller, cgroup, v1)

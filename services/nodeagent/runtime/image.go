@@ -231,8 +231,7 @@ func (c *Client) Images(ctx context.Context) ([]StoredImage, error) {
 		d := img.Target().Digest.String()
 		s := byDigest[d]
 		if s == nil {
-			size, _ := img.Size(ctx)
-			s = &StoredImage{Size: size}
+			s = &StoredImage{Size: c.size(ctx, img)}
 			byDigest[d] = s
 			order = append(order, d)
 		}
@@ -245,11 +244,30 @@ func (c *Client) Images(ctx context.Context) ([]StoredImage, error) {
 	return out, nil
 }
 
+// size is an image's, read once: it means to read every manifest.
+func (c *Client) size(ctx context.Context, img containerd.Image) int64 {
+	digest := img.Target().Digest.String()
+	c.mu.Lock()
+	size, ok := c.sizes[digest]
+	c.mu.Unlock()
+	if ok {
+		return size
+	}
+	size, err := img.Size(ctx)
+	if err != nil {
+		return 0 // its content is not complete yet; asked again
+	}
+	c.mu.Lock()
+	c.sizes[digest] = size
+	c.mu.Unlock()
+	return size
+}
+
 // Dial connects for images only: without a keeper of logs nothing can be run.
 func Dial(socket string) (*Client, error) {
 	c, err := containerd.New(socket, containerd.WithDefaultNamespace(Namespace), containerd.WithTimeout(dialTimeout))
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd at %s: %w", socket, err)
 	}
-	return &Client{c: c, images: map[string]*Image{}, pulls: map[string]*sync.Mutex{}}, nil
+	return &Client{c: c, images: map[string]*Image{}, sizes: map[string]int64{}, pulls: map[string]*sync.Mutex{}}, nil
 }

@@ -142,6 +142,11 @@ func (k Container) namespaces() []specs.LinuxNamespace {
 			out = append(out, n)
 		}
 	}
+	if cgroup2Only() {
+		// Each container sees its own cgroup as the root, as with other runtimes. With
+		// the old hierarchies the files would not match what is mounted.
+		out = append(out, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	}
 	switch {
 	case k.PID == nil:
 		out = append(out, specs.LinuxNamespace{Type: specs.PIDNamespace})
@@ -176,6 +181,14 @@ func setMounts(s *oci.Spec, k Container) {
 		return strings.Count(path.Clean(a.Destination), "/") - strings.Count(path.Clean(b.Destination), "/")
 	})
 	s.Mounts = append(s.Mounts, mounts...)
+	for _, m := range mounts {
+		switch {
+		case slices.Contains(m.Options, "rshared"):
+			s.Linux.RootfsPropagation = "rshared"
+		case slices.Contains(m.Options, "rslave") && s.Linux.RootfsPropagation == "":
+			s.Linux.RootfsPropagation = "rslave"
+		}
+	}
 }
 
 func setResources(s *oci.Spec, r Resources) {
