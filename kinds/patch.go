@@ -3,6 +3,9 @@ package kinds
 import (
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
+	"strings"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -125,6 +128,14 @@ func PatchStrategic(row Row, live kernel.Object, patch []byte, directive string)
 	if err != nil {
 		return nil, nil, apierrors.NewBadRequest(err.Error())
 	}
+	kept := live.GetManagedFields()
+	if leavesManaged(patchMap) {
+		// They are most of many an object, and the dearest to convert.
+		live = shallow(live)
+		live.SetManagedFields(nil)
+	} else {
+		kept = nil
+	}
 	liveMap, err := runtime.DefaultUnstructuredConverter.ToUnstructured(live)
 	if err != nil {
 		return nil, nil, apierrors.NewInternalError(err)
@@ -140,11 +151,39 @@ func PatchStrategic(row Row, live kernel.Object, patch []byte, directive string)
 	} else if err != nil {
 		return nil, nil, badPatch(fmt.Sprintf("%+v", patchMap), err)
 	}
+	if kept != nil {
+		o.SetManagedFields(slices.Clone(kept))
+	}
 	warnings, r := judgePatch(strict, fmt.Sprintf("%+v", patchMap), directive)
 	if r != nil {
 		return nil, nil, r
 	}
 	return o, warnings, nil
+}
+
+// leavesManaged tells whether a strategic merge patch says nothing about
+// metadata.managedFields, not even by a directive ("$patch") for all around it.
+func leavesManaged(patch map[string]any) bool {
+	for key := range patch {
+		if strings.HasPrefix(key, "$") {
+			return false
+		}
+	}
+	metadata, isObject := patch["metadata"].(map[string]any)
+	for key := range metadata {
+		if key == "managedFields" || strings.HasPrefix(key, "$") {
+			return false
+		}
+	}
+	_, has := patch["metadata"]
+	return isObject || !has // null takes all metadata away
+}
+
+// shallow copies an object but for what it points to.
+func shallow(o kernel.Object) kernel.Object {
+	c := reflect.New(reflect.TypeOf(o).Elem())
+	c.Elem().Set(reflect.ValueOf(o).Elem())
+	return c.Interface().(kernel.Object)
 }
 
 // strategicError tells patches that are malformed from those that do not fit.

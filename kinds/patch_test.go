@@ -177,3 +177,44 @@ func TestPatches(t *testing.T) {
 		})
 	}
 }
+
+// Patches that leave managedFields alone keep them; others may change them.
+func TestPatchStrategicManagedFields(t *testing.T) {
+	live := testConfigMap("c")
+	live.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "m", Operation: "Update", APIVersion: "v1", FieldsType: "FieldsV1",
+		FieldsV1: metav1.NewFieldsV1(`{"f:data":{".":{},"f:a":{}}}`)}}
+	before := live.DeepCopy()
+	for _, c := range []struct {
+		patch string
+		keeps bool
+	}{
+		{`{"data":{"a":"2"}}`, true},
+		{`{"metadata":{"labels":{"x":"y"}}}`, true},
+		{`{"metadata":{"managedFields":[]}}`, false},
+		{`{"metadata":{"managedFields":null}}`, false},
+		{`{"metadata":{"$patch":"replace","name":"c"}}`, false},
+		{`{"metadata":null,"data":{"a":"2"}}`, false},
+		{`{"$patch":"replace","data":{"a":"2"}}`, false},
+	} {
+		o, _, r := PatchStrategic(ConfigMaps, live, []byte(c.patch), metav1.FieldValidationStrict)
+		if r != nil {
+			t.Fatal(c.patch, r)
+		}
+		if keeps := cmp.Equal(o.GetManagedFields(), before.ManagedFields); keeps != c.keeps {
+			t.Errorf("%s: managedFields are %v", c.patch, o.GetManagedFields())
+		}
+		if diff := cmp.Diff(before, live); diff != "" {
+			t.Errorf("%s changed the live object (-before +after):\n%s", c.patch, diff)
+		}
+	}
+}
+
+func BenchmarkPatchStrategic(b *testing.B) {
+	p := fullPod()
+	walked(Pods, "", p, nil, "m", testNow)
+	for b.Loop() {
+		if _, _, r := PatchStrategic(Pods, p, []byte(`{"metadata":{"labels":{"x":"y"}}}`), metav1.FieldValidationStrict); r != nil {
+			b.Fatal(r)
+		}
+	}
+}
