@@ -159,8 +159,18 @@ func (a *Agent) keepPods(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	if err := a.restore(ctx); err != nil {
-		return err
+	for {
+		err := a.restore(ctx)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		a.lg.Warn().Err(err).Msg("containers not taken over; will try again")
+		if !sleep(ctx, connectAgain) {
+			return nil
+		}
 	}
 	stepper := kernel.Stepper{Name: "pods", Wakes: a.wakes, Step: a.step, Pokes: a.pokes}
 	a.work.Go(func() error { return a.watchExits(ctx) })

@@ -38,7 +38,15 @@ func (a *Agent) restore(ctx context.Context) error {
 	for uid, list := range byPod {
 		key := kinds.Pods.Key(list[0].Labels[runtime.LabelPodNamespace], list[0].Labels[runtime.LabelPodName])
 		spec, ok := kinds.Pods.Get(v, key.Namespace, key.Name)
-		if !ok || spec.UID != uid || spec.Spec.NodeName != a.cfg.Node {
+		live := ok && spec.UID == uid && spec.Spec.NodeName == a.cfg.Node
+		if ok && !live {
+			// Its name belongs to another pod now, which must not wait for it.
+			if err := a.removeNow(ctx, idsOf(list)); err != nil {
+				return err
+			}
+			continue
+		}
+		if !live {
 			spec = stub(uid, key, list)
 		}
 		p := a.newPod(ctx, spec)
@@ -48,21 +56,10 @@ func (a *Agent) restore(ctx context.Context) error {
 			}
 		}
 		a.mu.Lock()
-		if have := a.pods[key]; have != nil {
-			// Two pods of one name: the one that is no longer in the log goes first,
-			// and the other is found again when it is looked at.
-			if have.spec.UID != uid && ok && spec.UID == uid {
-				a.mu.Unlock()
-				if err := a.removeNow(ctx, idsOf(list)); err != nil {
-					return err
-				}
-				continue
-			}
-		}
 		a.pods[key] = p
 		a.mu.Unlock()
 	}
-	return a.sweep(ctx, v, byPod)
+	return a.sweep()
 }
 
 // list returns the containers of this node.
@@ -213,29 +210,21 @@ func adoptStatus(c *Container, s *corev1.ContainerStatus) {
 	}
 }
 
-// sweep removes what is left of pods that have no container and are not in the
-// log: folders, namespaces.
-func (a *Agent) sweep(ctx context.Context, v *kernel.View, byPod map[types.UID][]runtime.Info) error {
-	keep := map[string]bool{}
-	for uid := range byPod {
-		keep[string(uid)] = true
-	}
-	for _, p := range kinds.Pods.List(v, "") {
-		if p.Spec.NodeName == a.cfg.Node {
-			keep[string(p.UID)] = true
-		}
-	}
+// sweep removes the folders and cgroups of pods that nobody knows any more.
+func (a *Agent) sweep() error {
+	known := a.known()
 	entries, err := os.ReadDir(filepath.Join(a.cfg.DataDir, "pods"))
 	if err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("pods' folders: %w", err)
 	}
 	for _, e := range entries {
-		if !keep[e.Name()] {
-			if err := volumes.Remove(filepath.Join(a.cfg.DataDir, "pods", e.Name())); err != nil {
-				return err
-			}
-			runtime.RemoveCgroup(NodeCgroup(a.cfg.Node) + "/" + e.Name())
+		if slices.Contains(known, e.Name()) {
+			continue
 		}
+		if err := volumes.Remove(filepath.Join(a.cfg.DataDir, "pods", e.Name())); err != nil {
+			return err
+		}
+		runtime.RemoveCgroup(NodeCgroup(a.cfg.Node) + "/" + e.Name())
 	}
 	return nil
 }
