@@ -373,7 +373,7 @@ func testImages(t *testing.T, r *rig) {
 	r.awaitPod("noimage", "says that its image is not here", waitsFor("ErrImageNeverPull"))
 	r.remove(key("noimage"), nil)
 	r.awaitGone("noimage")
-	reg := startRegistry(t, r)
+	reg := startRegistry(t, "")
 	name := reg + "/app:1"
 	r.makePod("pulled", "", func(p *corev1.Pod) {
 		first(p).Image, first(p).ImagePullPolicy = name, corev1.PullAlways
@@ -389,6 +389,18 @@ func testImages(t *testing.T, r *rig) {
 	if id := p.Status.ContainerStatuses[0].ImageID; !strings.HasPrefix(id, reg+"/app@sha256:") {
 		t.Errorf("imageID: %s", id)
 	}
+	private := startRegistry(t, withUser(t, "me", "pw")) + "/app:1"
+	pushImage(t, r, private, "--user", "me:pw")
+	host, _, _ := strings.Cut(private, "/")
+	r.put(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "pull", Namespace: "default"}, Type: corev1.SecretTypeDockerConfigJson,
+		Data: map[string][]byte{corev1.DockerConfigJsonKey: []byte(`{"auths":{"` + host + `":{"username":"me","password":"pw"}}}`)}}, "")
+	for name, secrets := range map[string][]corev1.LocalObjectReference{"stranger": nil, "friend": {{Name: "pull"}}} {
+		r.makePod(name, "sleep 1000", func(p *corev1.Pod) {
+			first(p).Image, first(p).ImagePullPolicy, p.Spec.ImagePullSecrets = private, corev1.PullAlways, secrets
+		})
+	}
+	r.awaitPod("stranger", "is not let in", waitsFor("ErrImagePull"))
+	r.awaitPod("friend", "ready", podReady)
 }
 
 func testAdmission(t *testing.T, r *rig) {
