@@ -107,15 +107,16 @@ func (m *Mirror) Follow(ctx context.Context) iter.Seq[Step] {
 	return func(yield func(Step) bool) {
 		for wait(ctx, m.ready) {
 			v := m.View()
-			more := yield(Step{View: v, Events: v.asEvents(), Fresh: true})
-			for step, err := range m.steps(ctx, v.folds, v.Seq()) {
-				if !more || err != nil {
-					break // on an error it was read anew, or this reader is too slow
-				}
-				more = yield(step)
-			}
-			if !more {
+			if !yield(Step{View: v, Events: v.asEvents(), Fresh: true}) {
 				return
+			}
+			for step, err := range m.steps(ctx, v.folds, v.Seq()) {
+				if err != nil {
+					break // it was read anew, or this reader is too slow
+				}
+				if !yield(step) {
+					return
+				}
 			}
 		}
 	}

@@ -81,6 +81,23 @@ func TestAtWaitsForWhatWasWritten(t *testing.T) {
 	})
 }
 
+func TestAReaderMayLeaveAtAnyStep(t *testing.T) {
+	log := memory.New()
+	put(t, log, "a", "1", 0)
+	mirrored(t, log, func(ctx context.Context, m *kernel.Mirror) {
+		for want := range 2 {
+			got := 0
+			for range m.Follow(ctx) { // one that does not let go would wait for ever
+				if got == want {
+					break
+				}
+				got++
+				put(t, log, fmt.Sprint("b", want), "1", 0)
+			}
+		}
+	})
+}
+
 func TestSinceSeesEachEventOnce(t *testing.T) {
 	log := memory.New()
 	for i := range 5 {
