@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -66,14 +67,16 @@ func Open(file string) (*Client, error) {
 	if err := yaml.Unmarshal(b, &k); err != nil {
 		return nil, fmt.Errorf("kubeconfig %s: %w", file, err)
 	}
-	c, err := k.client()
+	c, err := k.client(filepath.Dir(file))
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig %s: %w", file, err)
 	}
 	return c, nil
 }
 
-func (k *kubeconfig) client() (*Client, error) {
+// client is who the current context says, at the cluster that it says. Files
+// that the kubeconfig names are found from its folder.
+func (k *kubeconfig) client(folder string) (*Client, error) {
 	ci := slices.IndexFunc(k.Contexts, func(c struct {
 		Name    string
 		Context struct{ Cluster, User, Namespace string }
@@ -95,13 +98,15 @@ func (k *kubeconfig) client() (*Client, error) {
 		}
 		c.base = cl.Cluster.Server
 		conf.ServerName, conf.InsecureSkipVerify = cl.Cluster.ServerName, cl.Cluster.InsecureTLS
-		ca, err := data(cl.Cluster.CAData, cl.Cluster.CAFile)
+		ca, err := data(folder, cl.Cluster.CAData, cl.Cluster.CAFile)
 		if err != nil {
 			return nil, err
 		}
 		if ca != nil {
 			conf.RootCAs = x509.NewCertPool()
-			conf.RootCAs.AppendCertsFromPEM(ca)
+			if !conf.RootCAs.AppendCertsFromPEM(ca) {
+				return nil, fmt.Errorf("cluster %q: no certificate in its certificate authority", cl.Name)
+			}
 		}
 	}
 	for _, u := range k.Users {
@@ -109,11 +114,11 @@ func (k *kubeconfig) client() (*Client, error) {
 			continue
 		}
 		c.token = u.User.Token
-		cert, err := data(u.User.CertData, u.User.CertFile)
+		cert, err := data(folder, u.User.CertData, u.User.CertFile)
 		if err != nil {
 			return nil, err
 		}
-		key, err := data(u.User.KeyData, u.User.KeyFile)
+		key, err := data(folder, u.User.KeyData, u.User.KeyFile)
 		if err != nil {
 			return nil, err
 		}
@@ -133,14 +138,17 @@ func (k *kubeconfig) client() (*Client, error) {
 }
 
 // data is what stands in the file itself (base64), or in another that it names.
-func data(inline, file string) ([]byte, error) {
+func data(folder, inline, file string) ([]byte, error) {
 	if inline != "" {
 		return base64.StdEncoding.DecodeString(inline)
 	}
-	if file != "" {
-		return os.ReadFile(file)
+	if file == "" {
+		return nil, nil
 	}
-	return nil, nil
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(folder, file)
+	}
+	return os.ReadFile(file)
 }
 
 // Get asks for a path and returns the body, which the caller closes. What the

@@ -41,13 +41,19 @@ type Replayer func(cluster string) (kernel.Schema, []kernel.Decider)
 type app struct {
 	kubeconfig string
 	namespace  string
-	painter    Painter
+	color      bool
 	replayer   Replayer
 }
 
+// painter shows things where the command's output goes.
+func (a *app) painter(c *cobra.Command) Painter { return Painter{W: c.OutOrStdout(), Color: a.color} }
+
 // Commands are the debugging commands.
 func Commands(r Replayer) []*cobra.Command {
-	a := &app{painter: NewPainter(), replayer: r}
+	return commands(&app{color: onTerminal(), replayer: r})
+}
+
+func commands(a *app) []*cobra.Command {
 	all := []*cobra.Command{a.log(), a.why(), a.get(), a.diff(), a.replay(), a.record()}
 	for _, c := range all {
 		c.Flags().StringVar(&a.kubeconfig, "kubeconfig", "", "kubeconfig file; empty: $KUBECONFIG, else the administrator's")
@@ -195,7 +201,7 @@ func (a *app) log() *cobra.Command {
 					_, err := c.OutOrStdout().Write(append(line, '\n'))
 					return err
 				}
-				a.painter.Event(r)
+				a.painter(c).Event(r)
 				return nil
 			})
 		}}
@@ -264,7 +270,7 @@ func (a *app) why() *cobra.Command {
 			if output == "json" {
 				return json.NewEncoder(c.OutOrStdout()).Encode(&l)
 			}
-			a.painter.Chain(&l)
+			a.painter(c).Chain(&l)
 			return nil
 		}}
 	c.Flags().StringVar(&at, "at", "", "as of this position, time or how long ago (-15m)")
@@ -394,7 +400,7 @@ func (a *app) diff() *cobra.Command {
 				return err
 			}
 			for _, ch := range changes {
-				a.painter.Changes(&events.Record{Key: k, Seq: ch.Seq, Envelope: events.Envelope{Time: ch.Time, Source: ch.Source, Type: ch.Type}}, ch.Changes)
+				a.painter(c).Changes(&events.Record{Key: k, Seq: ch.Seq, Envelope: events.Envelope{Time: ch.Time, Source: ch.Source, Type: ch.Type}}, ch.Changes)
 			}
 			return nil
 		}}
@@ -426,7 +432,7 @@ func (a *app) replay() *cobra.Command {
 			if output == "json" {
 				err = json.NewEncoder(c.OutOrStdout()).Encode(report)
 			} else {
-				a.painter.Report(report)
+				a.painter(c).Report(report)
 			}
 			if err == nil && report.Unexplained > 0 {
 				err = ErrUnexplained
@@ -518,17 +524,23 @@ func (a *app) record() *cobra.Command {
 			if err := json.NewEncoder(zipped).Encode(heading{1, cluster.Cluster}); err != nil {
 				return errors.Join(err, tmp.Close())
 			}
-			n := 0
-			err = client.records(c.Context(), url.Values{}, func(line []byte, _ *events.Record) error {
-				n++
+			n := kernel.Seq(0)
+			err = client.records(c.Context(), url.Values{}, func(line []byte, r *events.Record) error {
+				// The server leaves out what its caller may not read.
+				if n++; r.Seq != n {
+					return fmt.Errorf("event %d is missing: only who may read everything can record what replays", n)
+				}
 				_, err := zipped.Write(append(line, '\n'))
 				return err
 			})
 			if err := errors.Join(err, zipped.Close(), tmp.Chmod(0o644), tmp.Close()); err != nil {
 				return err
 			}
+			if err := os.Rename(tmp.Name(), args[0]); err != nil {
+				return err
+			}
 			fmt.Fprintf(c.OutOrStdout(), "%d events in %s\n", n, args[0])
-			return os.Rename(tmp.Name(), args[0])
+			return nil
 		}}
 	return c
 }

@@ -17,12 +17,12 @@ type Painter struct {
 	Color bool
 }
 
-// NewPainter paints on stdout, in colour if it is a terminal and NO_COLOR
-// (https://no-color.org) is not set.
-func NewPainter() Painter {
+// onTerminal tells whether stdout is a terminal whose user has not set NO_COLOR
+// (https://no-color.org).
+func onTerminal() bool {
 	info, err := os.Stdout.Stat()
 	_, plain := os.LookupEnv("NO_COLOR")
-	return Painter{W: os.Stdout, Color: err == nil && info.Mode()&os.ModeCharDevice != 0 && !plain}
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && !plain
 }
 
 // The colours of ECMA-48 that Painter uses.
