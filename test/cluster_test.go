@@ -54,7 +54,8 @@ type cluster struct {
 	dir, data, run               string
 	rutterBin, kubectlBin, shell string
 	before                       *traces
-	alone                        []*process // its services, if each is a process of its own
+	alone                        []*process     // its services, if each is a process of its own
+	patience                     map[string]int // how often a description was asked for in vain
 	rest                         *rest.Config
 	api                          kubernetes.Interface
 }
