@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -132,14 +131,4 @@ func random(n int) []byte {
 // Secrets are hashes, so no key is needed.
 func replayer(cluster string) (kernel.Schema, []kernel.Decider) {
 	return &kinds.Schema{Cluster: cluster}, deciders()
-}
-
-// waitReady waits until a Mirror has read the log.
-func waitReady(ctx context.Context, m *kernel.Mirror) bool {
-	select {
-	case <-m.Ready():
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -191,7 +191,7 @@ func loseOne(t *testing.T, deafServer, other, cut bool, want error) {
 		top++ // its write was stored
 	}
 	if other {
-		if top, err = direct.Append(ctx, logtest.Record("a", top)); err != nil {
+		if _, err = direct.Append(ctx, logtest.Record("a", top)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -27,7 +27,7 @@ type cluster struct {
 	dir    string // of its data, run files and log
 	pid    int
 	url    string
-	save   string // folder for profiles; empty: none are taken
+	save   string      // folder for profiles; empty: none are taken
 	tls    *tls.Config // of its administrator
 }
 
