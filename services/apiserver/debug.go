@@ -150,6 +150,9 @@ func (d *debug) log(r *request) error {
 		return badRequest("tail: %q: expected a number of events", r.query.Get("tail"))
 	}
 	r.w.Header().Set("Content-Type", "application/x-ndjson")
+	if from >= to && !flag(r.query, "follow") {
+		return nil // or the next event would be waited for
+	}
 	out := &logWriter{d: d, r: r, allowed: map[kernel.Key]bool{}}
 	var last []kernel.Record
 	for rec, err := range d.s.cfg.Log.Follow(r.Context(), from) {
@@ -250,7 +253,7 @@ func (d *debug) why(r *request) error {
 	fetch := func(ctx context.Context, seq kernel.Seq) (kernel.Record, error) {
 		rec, err := d.fetch(ctx, seq)
 		if err == nil && d.mayRead(r, rec.Key) != nil {
-			rec.Body, rec.Note = nil, "(you may not read this object)"
+			return hidden(rec), nil
 		}
 		rec.Body = nil // a chain is about what happened, not about content
 		return rec, err
@@ -260,6 +263,13 @@ func (d *debug) why(r *request) error {
 		return err
 	}
 	return d.answer(r, link)
+}
+
+// hidden is what may be told of an event of an object that its reader may not
+// read: that there was one, of what type, by whom, and why.
+func hidden(rec kernel.Record) kernel.Record {
+	return kernel.Record{Seq: rec.Seq, Key: kernel.Key{Resource: rec.Key.Resource, Name: "(hidden)"},
+		Envelope: events.Envelope{Source: rec.Source, Type: rec.Type, Time: rec.Time, Cause: rec.Cause, Note: "(you may not read this object)"}}
 }
 
 // change is one event in the answer of diff.

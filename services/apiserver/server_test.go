@@ -32,6 +32,7 @@ type cluster struct {
 	services string
 	// advertise is where the apiservers say they are; empty: where they listen.
 	advertise string
+	deciders  []kernel.Decider // for replay
 }
 
 func newCluster(t testing.TB) *cluster {
@@ -60,6 +61,7 @@ func (c *cluster) start() *api {
 	schema := &kinds.Schema{Cluster: "test", Seal: []byte("0123456789abcdef0123456789abcdef")}
 	cfg := Default()
 	cfg.Log, cfg.Schema, cfg.CA, cfg.Listener = c.log, schema, c.ca, listener
+	cfg.Deciders = c.deciders
 	cfg.Mirror = kernel.NewMirror(c.log, schema, nil)
 	if c.advertise != "" {
 		cfg.Advertise = netip.MustParseAddrPort(c.advertise)
