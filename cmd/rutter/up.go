@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"syscall"
@@ -25,12 +24,8 @@ import (
 	"github.com/rutterhq/rutter/services/scheduler"
 )
 
-const (
-	// memoryLimit is what the garbage collector tries to stay below, in bytes.
-	memoryLimit = 200 << 20
-	// upTimeout bounds how long up --detach waits for the cluster.
-	upTimeout = 90 * time.Second
-)
+// upTimeout bounds how long up --detach waits for the cluster.
+const upTimeout = 90 * time.Second
 
 // upFlags are those of rutter up.
 type upFlags struct {
@@ -71,7 +66,6 @@ func (u *upFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	debug.SetMemoryLimit(memoryLimit)
 	unlock, err := u.lock()
 	if err != nil {
 		return err
@@ -116,6 +110,7 @@ func (u *upFlags) run(ctx context.Context) error {
 	if u.pprof != "" {
 		g.Go(func() error { return servePprof(ctx, u.pprof) })
 	}
+	g.Go(func() error { return keepMemory(ctx) })
 	g.Go(func() error { return s.mirror.Run(ctx) })
 	g.Go(func() error { return api.Run(ctx) })
 	g.Go(func() error { return s.decide(ctx, "scheduler", scheduler.Deciders()) })
