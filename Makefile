@@ -8,7 +8,7 @@ SEEDS ?= 200
 
 build: ## bin/rutter and bin/kubectl
 	go build -ldflags '$(LDFLAGS)' -o bin/rutter ./cmd/rutter
-	cd cmd/kubectl && go build -ldflags '-s -w' -o ../../bin/kubectl .
+	cd cmd/kubectl && go build -ldflags '-s -w -X k8s.io/component-base/version.gitVersion=v1.37.2' -o ../../bin/kubectl .
 tools: ## what Debian has and this machine lacks
 	deploy/tools.sh
 unit: ## needs nothing but Go

@@ -100,11 +100,12 @@ func (c *Core) wake(e Event) {
 	}
 }
 
-// await has a decision made at its time, or earlier if it waits already.
+// await has a decision made at its time, or earlier if it waits already. What
+// led to a timer is forgotten when something else wakes the decision before.
 func (c *Core) await(t task, due time.Time, why wakes) {
 	p, waits := c.waiting[t]
 	if !waits || due.Before(p.due) {
-		p.due = due
+		p = pending{due: due}
 	}
 	if len(p.wakes) < wakesKept {
 		p.wakes = append(slices.Clip(p.wakes), why...)

@@ -162,6 +162,29 @@ func TestRevisitComesBackOnceAndKeepsItsCause(t *testing.T) {
 	}
 }
 
+func TestWhatLedToATimerIsForgottenWhenAnEventComes(t *testing.T) {
+	d := copier(nil)
+	decide := d.Decide
+	d.Decide = func(v *kernel.View, k kernel.Key, now time.Time) kernel.Decision {
+		if v.Seq() < 20 {
+			return kernel.Decision{Revisit: noon.Add(time.Hour)}
+		}
+		return decide(v, k, now)
+	}
+	w := newWorld(t, d)
+	for i := range 20 {
+		w.put("a", fmt.Sprint(i), kernel.Seq(i))
+		if i == 19 {
+			break
+		}
+		w.core.Ready(noon)
+	}
+	p := w.core.Ready(noon)[0]
+	if diff := cmp.Diff([]kernel.Seq{20}, p.Cause); diff != "" {
+		t.Errorf("causes of a decision that only the last event led to (-want +got):\n%s", diff)
+	}
+}
+
 func TestARefusedChangeIsTriedAgainLater(t *testing.T) {
 	d := copier(nil)
 	d.Decide = func(*kernel.View, kernel.Key, time.Time) kernel.Decision {

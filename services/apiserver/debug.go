@@ -308,7 +308,7 @@ func (d *debug) diff(r *request) error {
 				body = nil
 			}
 			if rec.Seq > from {
-				changes = append(changes, change{rec.Seq, rec.Time, rec.Source, rec.Type, history.Diff(before, body)})
+				changes = append(changes, change{rec.Seq, rec.Time, rec.Source, rec.Type, meant(history.Diff(before, body))})
 			}
 			before = body
 		}
@@ -320,6 +320,12 @@ func (d *debug) diff(r *request) error {
 		return apierrors.NewNotFound(apiResource(key), key.Name)
 	}
 	return d.answer(r, changes)
+}
+
+// meant leaves out who manages which field: it follows from the other changes,
+// and there is more of it than of them.
+func meant(all []history.FieldChange) []history.FieldChange {
+	return slices.DeleteFunc(all, func(c history.FieldChange) bool { return strings.HasPrefix(c.Path, "metadata.managedFields") })
 }
 
 // replay makes every recorded decision again and answers with the report.

@@ -300,6 +300,9 @@ func eventOf(r *kernel.Record) *corev1.Event {
 	}
 	reason, eventType := reasonOf(r.Type)
 	note := r.Note
+	if r.Type == "pod.bound" { // the words that users and scripts look for, then the scheduler's reasons
+		note = fmt.Sprintf("Successfully assigned %s/%s to %s: %s", r.Key.Namespace, r.Key.Name, stringIn(r.Body, "nodeName"), note)
+	}
 	if len(note) > eventNoteMax {
 		note = strings.ToValidUTF8(note[:eventNoteMax-3], "") + "..."
 	}
@@ -314,7 +317,7 @@ func eventOf(r *kernel.Record) *corev1.Event {
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: shorten(r.Key.Name, 200) + "." + id, CreationTimestamp: at,
 			UID: types.UID("rutter-" + id), Annotations: map[string]string{aboutResource: r.Key.Resource.String()}},
 		InvolvedObject: corev1.ObjectReference{Kind: kind, APIVersion: apiVersion, Namespace: r.Key.Namespace, Name: r.Key.Name,
-			UID: uidIn(r.Body), ResourceVersion: fmt.Sprint(r.Seq)},
+			UID: types.UID(stringIn(r.Body, "uid")), ResourceVersion: fmt.Sprint(r.Seq)},
 		Reason: reason, Message: note, Type: eventType, Count: 1, FirstTimestamp: at, LastTimestamp: at,
 		Source: corev1.EventSource{Component: component, Host: host}, ReportingController: component, ReportingInstance: host,
 	}
@@ -324,15 +327,12 @@ func eventOf(r *kernel.Record) *corev1.Event {
 
 func shorten(s string, n int) string { return s[:min(len(s), n)] }
 
-// uidIn reads metadata.uid out of a body without decoding it: uids hold no
-// characters that JSON escapes.
-func uidIn(body []byte) types.UID {
-	_, after, ok := strings.Cut(string(body[:min(len(body), 4096)]), `"uid":"`)
-	if !ok {
-		return ""
-	}
-	uid, _, _ := strings.Cut(after, `"`)
-	return types.UID(uid)
+// stringIn reads the first member of a name out of a body without decoding it:
+// for uids and names, which hold no characters that JSON escapes.
+func stringIn(body []byte, member string) string {
+	_, after, _ := strings.Cut(string(body), `"`+member+`":"`)
+	value, _, _ := strings.Cut(after, `"`)
+	return value
 }
 
 // failures are words in a ce-type that make an Event a warning.

@@ -251,5 +251,9 @@ func (a *Agent) writeEvent(ctx context.Context, v *kernel.View, e *corev1.Event)
 	if expect > 0 {
 		r.Type = "event.updated"
 	}
+	var about kernel.Seq
+	if fmt.Sscan(o.InvolvedObject.ResourceVersion, &about); about > 0 {
+		r.Cause = []kernel.Seq{about}
+	}
 	return a.cfg.Log.Append(ctx, r)
 }
