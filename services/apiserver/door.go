@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -232,7 +233,7 @@ func (d *door) append(r *request, node string) error {
 		return err
 	}
 	entry := v.Entry(in.Key)
-	if entry != nil && entry.ID == in.ID {
+	if entry != nil && in.ID != "" && entry.ID == in.ID {
 		return d.answer(r, entry.Seq) // written before, and the answer was lost
 	}
 	if entry != nil && entry.Seq != in.Expect || entry == nil && in.Expect != 0 {
@@ -247,7 +248,7 @@ func (d *door) append(r *request, node string) error {
 	} else if w.New, err = d.s.cfg.Schema.Decode(in.Key, in.Body); err != nil {
 		return badRequest("body: %v", err)
 	}
-	if err := mayWrite(node, &w); err != nil {
+	if err := mayWrite(v, node, &w); err != nil {
 		return err
 	}
 	return d.finish(r, row, v, w, in, entry)
@@ -273,6 +274,15 @@ func (d *door) finish(r *request, row kinds.Row, v *kernel.View, w kernel.Write,
 		out.Type = in.Type // what happened inside the pod only the node can name
 	}
 	seq, err := d.s.cfg.Log.Append(r.Context(), out)
+	if errors.Is(err, events.ErrConflict) {
+		// Perhaps with itself: it was written, and the View did not have it yet.
+		switch seq, err := d.written(r.Context(), in); {
+		case err != nil:
+			return err
+		case seq > 0:
+			return d.answer(r, seq)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -283,6 +293,22 @@ func (d *door) answer(r *request, seq kernel.Seq) error {
 	r.w.Header().Set("Content-Type", "application/json")
 	_, err := fmt.Fprintf(r.w, "{\"seq\":%d}\n", seq)
 	return err
+}
+
+// written returns the Seq of a Record if it is the newest of its object.
+func (d *door) written(ctx context.Context, in events.Record) (kernel.Seq, error) {
+	last, err := d.s.cfg.Log.Last(ctx)
+	if err != nil {
+		return 0, err
+	}
+	v, err := d.s.cfg.Mirror.At(ctx, last)
+	if err != nil {
+		return 0, err
+	}
+	if e := v.Entry(in.Key); e != nil && in.ID != "" && e.ID == in.ID {
+		return e.Seq, nil
+	}
+	return 0, nil
 }
 
 // viewAt waits for the View to have what the writer has seen.

@@ -125,7 +125,8 @@ func (p *presence) append(ctx context.Context, n *corev1.Node, c *corev1.NodeCon
 	if entry == nil || entry.Delete {
 		return nil
 	}
-	observed := n.DeepCopy()
+	// What is observed goes into the newest Node: n may be older than entry.
+	observed := entry.Object().(*corev1.Node).DeepCopy()
 	observed.Status.Conditions = slices.DeleteFunc(observed.Status.Conditions, func(o corev1.NodeCondition) bool { return o.Type == c.Type })
 	observed.Status.Conditions = append(observed.Status.Conditions, *c)
 	now := time.Now().Round(0).UTC()

@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -52,7 +53,7 @@ func pods(o kernel.Object) *corev1.Pod {
 
 // mayWrite is the node authorizer's writing half: a node owns its Node, its
 // Lease, the status of its pods, and the Events that it reports about them.
-func mayWrite(node string, w *kernel.Write) error {
+func mayWrite(v *kernel.View, node string, w *kernel.Write) error {
 	deny := func(format string, args ...any) error {
 		return apierrors.NewForbidden(apiResource(w.Key), w.Key.Name, fmt.Errorf(format, args...))
 	}
@@ -81,42 +82,52 @@ func mayWrite(node string, w *kernel.Write) error {
 		w.Subresource = "status"
 		return nil
 	case kinds.Events.Resource:
-		return mayReport(node, w, deny)
+		return mayReport(v, node, w, deny)
 	}
 	return deny("a node does not write %s", w.Key.Resource)
 }
 
+// restrictedLabels are those that say where pods that must not mix may run, so
+// that a node has no say in them (NodeRestriction, KEP-279).
+const restrictedLabels = "node-restriction.kubernetes.io/"
+
 // mayChangeNode holds a node to what NodeRestriction allows: it may not place
-// or lift its own taints, nor choose its range of pod addresses.
+// or lift its own taints or restricted labels, nor choose its range of pod
+// addresses.
 func mayChangeNode(node string, w *kernel.Write, deny func(string, ...any) error) error {
-	now := w.New.(*corev1.Node)
+	now, old := w.New.(*corev1.Node), &corev1.Node{}
 	if w.Old == nil {
-		if len(now.Spec.Taints) > 0 || now.Spec.PodCIDR != "" {
+		if len(now.Spec.Taints) > 0 || now.Spec.PodCIDR != "" || len(now.Spec.PodCIDRs) > 0 {
 			return deny("node %q may not set its own taints or podCIDR", node)
 		}
-		return nil
-	}
-	old := w.Old.(*corev1.Node)
-	if !apiequality.Semantic.DeepEqual(old.Spec, now.Spec) || !apiequality.Semantic.DeepEqual(old.OwnerReferences, now.OwnerReferences) {
+	} else if old = w.Old.(*corev1.Node); !apiequality.Semantic.DeepEqual(old.Spec, now.Spec) || !apiequality.Semantic.DeepEqual(old.OwnerReferences, now.OwnerReferences) {
 		return deny("node %q may not change its own spec or owners", node)
 	}
-	for k, v := range now.Labels {
-		if old.Labels[k] != v && strings.Contains(k, "node-restriction.kubernetes.io/") {
-			return deny("node %q may not set label %q", node, k)
-		}
+	restricted := func(of *corev1.Node) map[string]string {
+		all := maps.Clone(of.Labels)
+		maps.DeleteFunc(all, func(k, _ string) bool { return !strings.Contains(k, restrictedLabels) })
+		return all
+	}
+	if !maps.Equal(restricted(old), restricted(now)) {
+		return deny("node %q may not change its own labels of %s", node, restrictedLabels)
 	}
 	return nil
 }
 
-// mayReport lets a node write Events about its own pods and itself, under its
-// own name.
-func mayReport(node string, w *kernel.Write, deny func(string, ...any) error) error {
+// mayReport lets a node write Events under its own name, but none about other
+// nodes and their pods. A pod that is gone may still be told of.
+func mayReport(v *kernel.View, node string, w *kernel.Write, deny func(string, ...any) error) error {
 	if w.Verb == kernel.Delete {
 		return deny("a node does not delete Events")
 	}
 	e := w.New.(*corev1.Event)
 	if e.Source.Host != node || w.Old != nil && w.Old.(*corev1.Event).Source.Host != node {
 		return deny("node %q may report only under its own name (source.host)", node)
+	}
+	about := e.InvolvedObject
+	p, ok := kinds.Pods.Get(v, about.Namespace, about.Name)
+	if about.Kind == "Pod" && ok && p.Spec.NodeName != node || about.Kind == "Node" && about.Name != node {
+		return deny("node %q may report only about itself and its own pods", node)
 	}
 	return nil
 }
