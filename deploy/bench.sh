@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures Rutter and prints what it found, beside what shared/goals.md's peers
+# Measures Rutter and prints what it found, beside what kube-apiserver and etcd
 # need. Nothing is asserted: figures depend on what else the machine does, so the
 # load average is printed with them. docs/bench.md has a run and how to read it.
 #
