@@ -107,7 +107,7 @@ func (w *work) measure(ctx context.Context, c *cluster, all *results) error {
 	return err
 }
 
-// measureAPI is the load of goals.md.
+// measureAPI is the load: 16 clients, 4,000 objects of each kind.
 func measureAPI(ctx context.Context, o *options, c *cluster, all *results) error {
 	simple := func(method, path, contentType string, body func(i int) string, named string) func(context.Context, *http.Client, int) error {
 		return func(ctx context.Context, client *http.Client, i int) error {

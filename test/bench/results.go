@@ -23,7 +23,7 @@ const (
 	startContainer  = "ctr run -d"
 )
 
-// peer is the column of kube-apiserver and etcd in goals.md, measured on an
+// peer is the column of kube-apiserver and etcd, measured on an
 // idle machine of this kind: operations per second, latencies, CPU per
 // operation. Zero: not measured, or not comparable. Its last value is our goal.
 type peer struct {
