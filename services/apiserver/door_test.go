@@ -46,12 +46,6 @@ func (a *knocker) append(r events.Record) (int, string) {
 	return code, str(answer, "message")
 }
 
-// doorLine is what a door's stream holds.
-type doorLine struct {
-	events.Record
-	prev events.Seq
-}
-
 // doorStream is a node's open stream.
 type doorStream struct {
 	t     *testing.T
@@ -80,14 +74,14 @@ func (a *knocker) stream(t *testing.T) *doorStream {
 }
 
 // next returns one line, and checks that it names the one before.
-func (s *doorStream) next() doorLine {
+func (s *doorStream) next() events.Record {
 	s.t.Helper()
 	if !s.lines.Scan() {
 		s.t.Fatalf("the stream ended: %v", s.lines.Err())
 	}
-	var l doorLine
+	var l events.Record
 	var p struct{ Prev events.Seq }
-	if err := json.Unmarshal(s.lines.Bytes(), &l.Record); err != nil {
+	if err := json.Unmarshal(s.lines.Bytes(), &l); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := json.Unmarshal(s.lines.Bytes(), &p); err != nil {

@@ -495,8 +495,8 @@ func TestOnePod(t *testing.T) {
 	r.importBusybox()
 	r.start()
 	begin := time.Now()
-	p := r.makePod("web", "echo hello; trap 'echo bye; exit 0' TERM; while :; do sleep 0.1; done")
-	p = r.awaitPod("web", "is ready", podReady)
+	r.makePod("web", "echo hello; trap 'echo bye; exit 0' TERM; while :; do sleep 0.1; done")
+	p := r.awaitPod("web", "is ready", podReady)
 	t.Logf("ready after %s", time.Since(begin))
 	r.awaitLog(p, "c", "hello")
 	if p.Status.PodIP == "" || p.Status.HostIP != "10.42.0.1" || p.Status.Phase != corev1.PodRunning {

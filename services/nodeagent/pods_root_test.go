@@ -137,7 +137,7 @@ func testVolumes(t *testing.T, r *rig) {
 }
 
 func testInit(t *testing.T, r *rig) {
-	p := r.makePod("init", "cat /s/log; echo app >> /s/log", never, func(p *corev1.Pod) {
+	r.makePod("init", "cat /s/log; echo app >> /s/log", never, func(p *corev1.Pod) {
 		p.Spec.Volumes = []corev1.Volume{{Name: "s", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
 		c := first(p)
 		c.VolumeMounts = []corev1.VolumeMount{{Name: "s", MountPath: "/s"}}
@@ -148,7 +148,7 @@ func testInit(t *testing.T, r *rig) {
 		}
 		p.Spec.InitContainers = []corev1.Container{step("one", "echo one >> /s/log"), step("two", "grep one /s/log && echo two >> /s/log")}
 	})
-	p = r.awaitPod("init", "succeeded", succeeded)
+	p := r.awaitPod("init", "succeeded", succeeded)
 	if d := cmp.Diff("one\ntwo\n", r.logOf(p, "c", 0)); d != "" {
 		t.Errorf("order (-want +got):\n%s", d)
 	}
@@ -180,7 +180,7 @@ func testSecurity(t *testing.T, r *rig) {
 	}
 	r.makePod("root", "id", func(p *corev1.Pod) { first(p).SecurityContext = &corev1.SecurityContext{RunAsNonRoot: &yes} })
 	r.awaitPod("root", "is refused by its security", waitsFor("CreateContainerConfigError"))
-	p = r.makePod("priv", "ls /dev | grep -c kmsg; touch /sys/kernel/x 2>&1 | grep -c denied; hostname", never, func(p *corev1.Pod) {
+	r.makePod("priv", "ls /dev | grep -c kmsg; touch /sys/kernel/x 2>&1 | grep -c denied; hostname", never, func(p *corev1.Pod) {
 		first(p).SecurityContext = &corev1.SecurityContext{Privileged: &yes}
 		p.Spec.HostNetwork, p.Spec.HostPID = true, true
 	})
@@ -310,14 +310,14 @@ func testCPU(t *testing.T, r *rig) {
 }
 
 func testProbes(t *testing.T, r *rig) {
-	p := r.makePod("probed", "httpd -p 8080 -h /tmp; sleep 0.5; touch /tmp/ready; sleep 1000", func(p *corev1.Pod) {
+	r.makePod("probed", "httpd -p 8080 -h /tmp; sleep 0.5; touch /tmp/ready; sleep 1000", func(p *corev1.Pod) {
 		c := first(p)
 		c.StartupProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080)}}, PeriodSeconds: 1}
 		c.ReadinessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/ready", Port: intstr.FromInt32(8080)}}, PeriodSeconds: 1}
 		c.LivenessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/bin/sh", "-c", "[ ! -e /tmp/sick ]"}}}, PeriodSeconds: 1, FailureThreshold: 1}
 	})
-	p = r.awaitPod("probed", "runs, not ready", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodRunning && !podReady(p) })
-	p = r.awaitPod("probed", "ready", podReady)
+	r.awaitPod("probed", "runs, not ready", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodRunning && !podReady(p) })
+	p := r.awaitPod("probed", "ready", podReady)
 	id := p.Status.ContainerStatuses[0].ContainerID
 	ctx := context.Background()
 	if _, code, err := r.agent.rt.Output(ctx, strings.TrimPrefix(id, "containerd://"), []string{"/bin/touch", "/tmp/sick"}, time.Second*5, 100); err != nil || code != 0 {

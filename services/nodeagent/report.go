@@ -125,7 +125,6 @@ const pendingMax = 1024
 // seconds.
 type reporter struct {
 	a    *Agent
-	wake chan struct{} // holds one token when something waits
 	told map[string]*told
 	in   chan happened
 }
