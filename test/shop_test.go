@@ -260,21 +260,24 @@ func (s *story) report(method, path string, into any) {
 	}
 }
 
-// update rolls web and catalog to a new version, while clients in a pod and
-// outside ask for what goes through both.
+// update rolls web and catalog to a new version, and back, and so on, while
+// clients in a pod and outside ask for what goes through both.
 func (s *story) update() {
 	inside := load.Target{Address: "web.default:80", Host: "web.default", Path: "/api/products", Rate: rate}
 	s.startInPod(inside)
 	outside := load.Start(s.ingressTarget("/api/products"))
-	for _, name := range []string{"web", "catalog"} {
-		begun := time.Now()
-		s.kubectl("set", "image", "deployment/"+name, name+"=rutter.dev/shop/"+name+":v2")
-		s.kubectl("rollout", "status", "deployment/"+name, "--timeout=90s")
-		s.t.Logf("%s is at v2 after %.1f s", name, time.Since(begun).Seconds())
+	rollouts := 0
+	for sent := 0; sent < enough || rollouts%2 == 0; sent = s.nowInPod().Sent + outside.Now().Sent {
+		version := []string{"v2", "v1"}[rollouts%2]
+		for _, name := range []string{"web", "catalog"} {
+			s.kubectl("set", "image", "deployment/"+name, name+"=rutter.dev/shop/"+name+":"+version)
+			s.kubectl("rollout", "status", "deployment/"+name, "--timeout=90s")
+		}
+		// The old ones go on answering until their clients have left.
+		s.pods("the old pods to be gone", "default", "app in (web,catalog)", allReady(4))
+		rollouts++
 	}
-	// The old ones go on answering until their clients have left.
-	s.pods("the old pods to be gone", "default", "app in (web,catalog)", allReady(4))
-	poll(s.t, fmt.Sprintf("%d requests", enough), func() bool { return s.nowInPod().Sent+outside.Now().Sent >= enough })
+	s.t.Logf("web and catalog were set to another image %d times each", rollouts)
 	in, out := s.stopInPod(), outside.Stop()
 	s.t.Logf("through the Service, from a pod: %s", &in)
 	s.t.Logf("through the ingress, with TLS:   %s", &out)
@@ -353,6 +356,9 @@ func (s *story) killAll() {
 	s.t.Logf("writes acknowledged before the kill: %d", len(written))
 	if r.Failed > 0 {
 		s.t.Errorf("failed:\n%s", strings.Join(r.Failures, "\n"))
+	}
+	if answer := s.through(s.ingressTarget("/api/products")); !strings.Contains(answer, "Sextant") {
+		s.t.Errorf("the shop's products after the kill: %s", answer)
 	}
 	if e.Broken != "" || e.Lines < 100 || e.Peer != echo+":7" {
 		s.t.Errorf("the connection between two pods: %+v", e)
