@@ -50,14 +50,14 @@ func program(t *testing.T, name string) string {
 
 // cluster is a Rutter of its own, with its folders, for one test.
 type cluster struct {
-	t                            *testing.T
-	dir, data, run               string
-	rutterBin, kubectlBin, shell string
-	before                       *traces
-	alone                        []*process     // its services, if each is a process of its own
-	patience                     map[string]int // how often a description was asked for in vain
-	rest                         *rest.Config
-	api                          kubernetes.Interface
+	t                     *testing.T
+	dir, data, run        string
+	rutterBin, kubectlBin string
+	before                *traces
+	alone                 []*process     // its services, if each is a process of its own
+	patience              map[string]int // how often a description was asked for in vain
+	rest                  *rest.Config
+	api                   kubernetes.Interface
 }
 
 // newCluster makes the folders of a cluster that does not run yet. When the
