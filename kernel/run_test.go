@@ -7,6 +7,7 @@ import (
 	"iter"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -151,14 +152,20 @@ func TestASlowReaderOfABusyLogStartsOver(t *testing.T) {
 type flaky struct {
 	*memory.Log
 	err   error
-	after int
+	after atomic.Int64
+}
+
+func newFlaky(err error, after int64) *flaky {
+	f := &flaky{Log: memory.New(), err: err}
+	f.after.Store(after)
+	return f
 }
 
 func (f *flaky) Follow(ctx context.Context, after events.Seq) iter.Seq2[events.Record, error] {
 	return func(yield func(events.Record, error) bool) {
-		n := 0
+		n := int64(0)
 		for r, err := range f.Log.Follow(ctx, after) {
-			if n++; n > f.after {
+			if n++; n > f.after.Load() {
 				yield(events.Record{}, f.err)
 				return
 			}
@@ -170,7 +177,7 @@ func (f *flaky) Follow(ctx context.Context, after events.Seq) iter.Seq2[events.R
 }
 
 func TestMirrorGoesOnAfterErrors(t *testing.T) {
-	log := &flaky{memory.New(), errors.New("broken off"), 3}
+	log := newFlaky(errors.New("broken off"), 3)
 	for i := range 10 {
 		put(t, log.Log, fmt.Sprint("o", i), "1", 0)
 	}
@@ -180,7 +187,7 @@ func TestMirrorGoesOnAfterErrors(t *testing.T) {
 			t.Error("ready although the log's end was not reached")
 		default:
 		}
-		log.after = 100
+		log.after.Store(100)
 		if _, err := m.At(ctx, 10); err != nil {
 			t.Error(err)
 		}
@@ -188,7 +195,7 @@ func TestMirrorGoesOnAfterErrors(t *testing.T) {
 }
 
 func TestMirrorStartsAnewWhenTheLogIsGone(t *testing.T) {
-	log := &flaky{memory.New(), events.ErrGone, 2}
+	log := newFlaky(events.ErrGone, 2)
 	put(t, log.Log, "a", "1", 0)
 	mirrored(t, log, func(ctx context.Context, m *kernel.Mirror) {
 		var fresh int
@@ -205,7 +212,7 @@ func TestMirrorStartsAnewWhenTheLogIsGone(t *testing.T) {
 		put(t, log.Log, "b", "1", 0)
 		put(t, log.Log, "c", "1", 0) // the third event: Follow ends with ErrGone
 		synctest.Wait()
-		log.after = 100
+		log.after.Store(100)
 		time.Sleep(time.Second) // of the bubble's clock
 		synctest.Wait()
 		if m.View().Seq() != 3 || fresh != 2 {
