@@ -28,6 +28,7 @@ var toolsArchive = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	scratch = dir
 	bin := filepath.Join(dir, "loadgen")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "./loadgen")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -23,6 +23,9 @@ const stage = "RUTTER_TEST_STAGE"
 // has no namespace, so it is no other process's.
 var nodeName = os.Getenv("RUTTER_TEST_NODE")
 
+// scratch is the folder of what all tests share.
+var scratch string
+
 // hostAddress is the address of the machine in the tests' network.
 const hostAddress = "192.0.2.1"
 
@@ -41,7 +44,9 @@ func TestMain(m *testing.M) {
 	case "init":
 		err = initialize()
 	default:
-		os.Exit(m.Run())
+		code := m.Run()
+		os.RemoveAll(scratch)
+		os.Exit(code)
 	}
 	var ended *exec.ExitError
 	if errors.As(err, &ended) {

@@ -223,7 +223,7 @@ func (s *story) through(t load.Target) string {
 	}}}
 	defer client.CloseIdleConnections()
 	var said string
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(awaitTimeout); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		res, err := client.Get("https://" + t.Host + t.Path)
 		if err != nil {
 			said = err.Error()
