@@ -205,6 +205,13 @@ func (r *request) serveResource() error {
 			return errNotFoundPath
 		}
 		i.Namespace = ""
+	} else if i.Namespace == "" { // across namespaces one may read, and do no more
+		if i.Name != "" {
+			return errNotFoundPath
+		}
+		if i.Verb != "list" && i.Verb != "watch" {
+			return r.notAllowed()
+		}
 	}
 	if i.Subresource != "" {
 		return r.serveSubresource()
