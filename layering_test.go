@@ -28,7 +28,7 @@ type layer struct {
 var pure = []string{"net", "os", "sync", "math/rand", "crypto/rand", "github.com/nats-io", "github.com/rs/zerolog"}
 
 var layers = []layer{
-	{"events/jetstream", []string{"events"}, nil, "the log over NATS"},
+	{"events/jetstream", []string{"events"}, []string{"k8s.io"}, "the log over NATS knows no Kubernetes type either"},
 	{"events", nil, []string{"k8s.io", "github.com/nats-io"}, "events are bytes; they know no Kubernetes type"},
 	{"kernel", []string{"events", "internal/history"}, []string{"k8s.io/api", "net", "os", "github.com/nats-io"}, "the kernel knows no kind and no I/O"},
 	{"internal/history", []string{"events", "kernel"}, []string{"k8s.io/api", "net", "os"}, "reading the past is pure"},

@@ -134,6 +134,16 @@ func checkNode(t *testing.T, fset *token.FileSet, f source, n ast.Node) {
 		if slices.Contains(floats, n.Sel.Name) && !f.test && (within(dir, "kinds") || within(dir, "services")) {
 			t.Errorf("%s: %s leaves the integers", at(), n.Sel.Name)
 		}
+	case *ast.GoStmt:
+		if !f.test && !f.command && !within(dir, "test") && !within(dir, "deploy") {
+			t.Errorf("%s: a goroutine that nobody waits for: use an errgroup", at())
+		}
+	case *ast.CallExpr:
+		if s, ok := n.Fun.(*ast.SelectorExpr); ok && f.test && (s.Sel.Name == "Skip" || s.Sel.Name == "Skipf" || s.Sel.Name == "SkipNow") {
+			if x, ok := s.X.(*ast.Ident); ok && (x.Name == "t" || x.Name == "b") {
+				t.Errorf("%s: a test that is skipped holds nothing", at())
+			}
+		}
 	case *ast.Comment:
 		if strings.Contains(n.Text, "nolint") && f.path != "tidy_test.go" {
 			t.Errorf("%s: mend what the linter found, or say in its configuration why it is wrong", at())
