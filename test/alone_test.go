@@ -66,6 +66,9 @@ func TestServicesAlone(t *testing.T) {
 		services[name].kill()
 		sent := s.nowInPod().Sent
 		poll(t, "load while "+name+" is away", func() bool { return s.nowInPod().Sent >= sent+rate/4 })
+		if name == "nats" && s.command("", s.kubectlBin, "get", "--raw", "/readyz").code == 0 {
+			t.Error("the apiserver says that it is ready, and the log is away")
+		}
 		services[name].run(s.cluster)
 		poll(t, "the API, after the kill of "+name, func() bool {
 			return s.command("", s.kubectlBin, "get", "--raw", "/readyz").code == 0

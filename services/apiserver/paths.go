@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"runtime"
 	"slices"
+	"time"
 
 	"github.com/rs/zerolog"
 	"k8s.io/apimachinery/pkg/version"
@@ -67,10 +69,20 @@ func (s *Server) serveAlive(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, "ok") // the client may have left
 }
 
-// serveReady answers ok once the log was read and the first objects are there.
+// readyTimeout bounds how long the log may take to answer.
+const readyTimeout = 2 * time.Second
+
+// serveReady answers ok once the log was read and the first objects are there,
+// for as long as the log answers.
 func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 	select {
 	case <-s.started:
+		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+		defer cancel()
+		if _, err := s.cfg.Log.Last(ctx); err != nil {
+			http.Error(w, "[-]log: does not answer\nreadyz check failed", http.StatusInternalServerError)
+			return
+		}
 		s.serveAlive(w, r)
 	default:
 		http.Error(w, "[-]log: not read to its end yet\nreadyz check failed", http.StatusInternalServerError)
