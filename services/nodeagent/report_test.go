@@ -1,0 +1,54 @@
+package nodeagent
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/rutterhq/rutter/events"
+	"github.com/rutterhq/rutter/events/memory"
+	"github.com/rutterhq/rutter/kernel"
+	"github.com/rutterhq/rutter/kinds"
+)
+
+// What an agent does because of a pod names the pod's event as its cause, so
+// that rutter why leads on from there; what it sees of its host names none.
+func TestEventsNameTheirCause(t *testing.T) {
+	schema := &kinds.Schema{Cluster: "test"}
+	log := memory.New()
+	a := &Agent{cfg: Config{Schema: schema, Log: log}, actor: "nodeagent/n1", now: time.Now}
+	p := &corev1.Pod{}
+	p.Name, p.Namespace = "web", "default"
+	k := kinds.Pods.Key("default", "web")
+	body, err := schema.Encode(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := log.Append(t.Context(), events.Record{Key: k, Body: body, Envelope: events.Envelope{ID: "1"}}); err != nil {
+		t.Fatal(err)
+	}
+	rs, err := log.After(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, _ := kernel.NewView(schema).Fold(rs...)
+	if err := a.writeDelete(t.Context(), v, &pod{key: k}, Goal{Pod: p, Seq: 1}); err != nil {
+		t.Fatal(err)
+	}
+	n := &corev1.Node{}
+	n.Name = "n1"
+	if _, err := a.write(t.Context(), v, n, 0, false, "seen"); err != nil {
+		t.Fatal(err)
+	}
+	if rs, err = log.After(1); err != nil || len(rs) != 2 {
+		t.Fatalf("%v: %d events", err, len(rs))
+	}
+	if diff := cmp.Diff([]kernel.Seq{1}, rs[0].Cause); diff != "" || rs[0].Expect != 1 || rs[0].Seen != 1 || rs[0].Source != "nodeagent/n1" || !rs[0].Delete {
+		t.Errorf("%+v; causes (-want +got):\n%s", rs[0].Envelope, diff)
+	}
+	if rs[1].Cause != nil || rs[1].Expect != 0 || rs[1].Note != "seen" || rs[1].ID == rs[0].ID || rs[1].ID == "" {
+		t.Errorf("%+v", rs[1].Envelope)
+	}
+}
