@@ -73,7 +73,11 @@ type stream struct {
 	in     *bufio.Scanner
 	timer  *time.Timer     // cancels the request when the door is silent
 	first  []kernel.Record // read ahead, up to the first bookmark
+	last   kernel.Seq      // of the newest line
 }
+
+// prevMember ends each line of a stream: the Seq of the line before it.
+var prevMember = []byte(`,"prev":`)
 
 func (d *door) open(ctx context.Context) (*stream, error) {
 	// The stream outlives the call that opens it: it ends by its own cancel.
@@ -123,6 +127,12 @@ func (s *stream) next() (kernel.Record, error) {
 	if err := json.Unmarshal(s.in.Bytes(), &r); err != nil {
 		return kernel.Record{}, fmt.Errorf("a line that is no record: %w", err)
 	}
+	text := s.in.Bytes()
+	at := bytes.LastIndex(text, prevMember)
+	if at < 0 || string(text[at:]) != fmt.Sprintf("%s%d}", prevMember, s.last) {
+		return kernel.Record{}, fmt.Errorf("a line is missing between event %d and event %d", s.last, r.Seq)
+	}
+	s.last = r.Seq
 	return r, nil
 }
 

@@ -30,12 +30,13 @@ func fakeDoor(t *testing.T, h http.HandlerFunc) events.Log {
 	return DialDoor(s.URL, &tls.Config{RootCAs: roots}, "n1")
 }
 
-func line(w http.ResponseWriter, r kernel.Record) {
+// line writes a line that comes after the one of event prev.
+func line(w http.ResponseWriter, r kernel.Record, prev kernel.Seq) {
 	b, err := json.Marshal(r)
 	if err != nil {
 		panic(err)
 	}
-	fmt.Fprintf(w, "%s\n", b)
+	fmt.Fprintf(w, "%s,\"prev\":%d}\n", b[:len(b)-1], prev)
 	http.NewResponseController(w).Flush()
 }
 
@@ -52,10 +53,10 @@ func TestDoorFollow(t *testing.T) {
 		if r.URL.Path != "/rutter/v1/nodes/n1/log" || r.URL.Query().Get("after") != "0" {
 			t.Errorf("asked for %s", r.URL)
 		}
-		line(w, record("a", 3))
-		line(w, record("b", 5))
-		line(w, kernel.Record{Seq: 7})
-		line(w, record("late", 2)) // became visible now, and has stood there for long
+		line(w, record("a", 3), 0)
+		line(w, record("b", 5), 3)
+		line(w, kernel.Record{Seq: 7}, 5)
+		line(w, record("late", 2), 7) // became visible now, and has stood there for long
 	})
 	ctx := t.Context()
 	last, err := log.Last(ctx)
@@ -85,10 +86,31 @@ func TestDoorFollow(t *testing.T) {
 	}
 }
 
+// TestDoorFollowMissesNothing: a stream that lacks a line is read anew.
+func TestDoorFollowMissesNothing(t *testing.T) {
+	log := fakeDoor(t, func(w http.ResponseWriter, r *http.Request) {
+		line(w, record("a", 3), 0)
+		line(w, record("b", 5), 4)
+	})
+	var got []kernel.Seq
+	for r, err := range log.Follow(t.Context(), 0) {
+		if err != nil {
+			if !errors.Is(err, events.ErrGone) {
+				t.Errorf("a line is missing: %v", err)
+			}
+			break
+		}
+		got = append(got, r.Seq)
+	}
+	if d := cmp.Diff([]kernel.Seq{3}, got); d != "" {
+		t.Errorf("records (-want +got):\n%s", d)
+	}
+}
+
 // TestDoorFollowEnds: a reader that ends its context is let go, though the door says nothing.
 func TestDoorFollowEnds(t *testing.T) {
 	log := fakeDoor(t, func(w http.ResponseWriter, r *http.Request) {
-		line(w, kernel.Record{Seq: 1})
+		line(w, kernel.Record{Seq: 1}, 0)
 		<-r.Context().Done()
 	})
 	ctx, cancel := context.WithCancel(t.Context())
