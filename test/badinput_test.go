@@ -68,7 +68,7 @@ func (c *cluster) refusals() {
 		says string
 	}{
 		{[]string{"get", "pod", "nope"}, `pods "nope" not found`},
-		{[]string{"create", "--validate=false", "-f", "testdata/podd.yaml"}, `no matches for kind "Podd" in version "v1"`},
+		{[]string{"create", "-f", "testdata/podd.yaml"}, `no matches for kind "Podd" in version "v1"`},
 		{[]string{"get", "podd"}, `the server doesn't have a resource type "podd"`},
 		{[]string{"get", "pods", "-l", "a=b=c"}, "a=b=c"},
 		{[]string{"get", "pods", "--field-selector", "spec.nope=1"}, "field label not supported: spec.nope"},

@@ -23,6 +23,7 @@ import (
 
 	"github.com/rutterhq/rutter/bpf"
 	"github.com/rutterhq/rutter/internal/pki"
+	"github.com/rutterhq/rutter/internal/zlog"
 	"github.com/rutterhq/rutter/kernel"
 	"github.com/rutterhq/rutter/kinds"
 	"github.com/rutterhq/rutter/services/nodeagent"
@@ -133,7 +134,8 @@ func runNode(ctx context.Context, f *folders, n *nodeFlags, url string, cred *cr
 	if err != nil {
 		return err
 	}
-	part := &nodeParts{folders: f, name: n.name, addr: addr, lg: lg, ready: make(chan struct{})}
+	part := &nodeParts{folders: f, name: n.name, addr: addr, ready: make(chan struct{}),
+		lg: lg.With().Str(zlog.Svc, "nodeagent").Str(zlog.Node, n.name).Logger()}
 	client := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cred.roots, Certificates: []tls.Certificate{cred.pair}}
 	agent, err := nodeagent.New(nodeagent.Config{
 		Node: n.name, Log: nodeagent.DialDoor(url, client, n.name), Schema: &kinds.Schema{},

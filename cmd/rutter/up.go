@@ -119,7 +119,7 @@ func (u *upFlags) run(ctx context.Context) error {
 	g.Go(func() error {
 		select {
 		case <-api.Started():
-			return runNode(ctx, &u.folders, &u.node, url, cred, s.named("nodeagent"))
+			return runNode(ctx, &u.folders, &u.node, url, cred, lg)
 		case <-ctx.Done():
 			return nil
 		}

@@ -3,6 +3,7 @@ package apiserver
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/rutterhq/rutter/kernel"
@@ -197,6 +199,9 @@ func (r *request) serveResource() error {
 	}
 	row, ok := r.s.routes.row(i.Group, i.Version, i.Resource)
 	if !ok {
+		if i.Group == crdGroup && i.Version == "v1" && i.Resource == "customresourcedefinitions" && i.Verb == "list" {
+			return r.noDefinitions()
+		}
 		return errNotFoundPath
 	}
 	r.row, r.kind = row, row.Describe()
@@ -250,6 +255,24 @@ func (r *request) serveResource() error {
 		return r.deleteCollection()
 	}
 	return r.notAllowed()
+}
+
+// crdGroup is the group of CustomResourceDefinitions.
+const crdGroup = "apiextensions.k8s.io"
+
+// noDefinitions says that there are no CustomResourceDefinitions. kubectl asks
+// before it tells a user that a kind is not known.
+func (r *request) noDefinitions() error {
+	gvk := schema.GroupVersionKind{Group: crdGroup, Version: "v1", Kind: "CustomResourceDefinitionList"}
+	list := &metav1.PartialObjectMetadataList{ListMeta: metav1.ListMeta{ResourceVersion: fmt.Sprint(r.s.cfg.Mirror.View().Seq())}, Items: []metav1.PartialObjectMetadata{}}
+	list.SetGroupVersionKind(gvk)
+	body, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	r.w.Header().Set("Content-Type", "application/json")
+	_, err = r.w.Write(body)
+	return err
 }
 
 func (r *request) notAllowed() error {
