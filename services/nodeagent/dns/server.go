@@ -51,14 +51,31 @@ func Listen(cfg Config, lg zerolog.Logger) (*Server, error) {
 	}
 	s := &Server{forward: newForwarder(cfg.ResolvConf, cfg.Upstreams, cfg.Address.Addr()), lg: lg}
 	var err error
-	if s.udp, err = net.ListenPacket("udp", cfg.Address.String()); err != nil {
+	if s.udp, s.tcp, err = listen(cfg.Address); err != nil {
 		return nil, fmt.Errorf("listen for DNS: %w", err)
 	}
-	// With port 0, which tests use, TCP takes the port that UDP got.
-	if s.tcp, err = net.Listen("tcp", s.udp.LocalAddr().String()); err != nil {
-		return nil, errors.Join(fmt.Errorf("listen for DNS: %w", err), s.udp.Close())
-	}
 	return s, nil
+}
+
+// portTries bounds how often a port is picked, of those that tests ask for.
+const portTries = 32
+
+// listen opens both sockets on one port. With port 0, which tests use, TCP
+// takes the port that UDP got; another program may have it for TCP, and then
+// another is picked.
+func listen(at netip.AddrPort) (udp net.PacketConn, tcp net.Listener, err error) {
+	for range portTries {
+		if udp, err = net.ListenPacket("udp", at.String()); err != nil {
+			return nil, nil, err
+		}
+		if tcp, err = net.Listen("tcp", udp.LocalAddr().String()); err == nil {
+			return udp, tcp, nil
+		}
+		if err = errors.Join(err, udp.Close()); at.Port() != 0 {
+			break
+		}
+	}
+	return nil, nil, err
 }
 
 // Address is where the server answers.

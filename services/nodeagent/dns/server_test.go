@@ -3,7 +3,6 @@ package dns
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -28,15 +27,11 @@ type resolver struct {
 func newResolver(t *testing.T, code int) *resolver {
 	t.Helper()
 	r := &resolver{}
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	udp, tcp, err := listen(netip.MustParseAddrPort("127.0.0.1:0"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.addr = udp.LocalAddr().String()
-	tcp, err := net.Listen("tcp", r.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
 	h := dns.HandlerFunc(func(w dns.ResponseWriter, m *dns.Msg) {
 		r.asked.Add(1)
 		a := new(dns.Msg).SetRcode(m, code)
