@@ -235,6 +235,10 @@ func (d *Datapath) Set(ctx context.Context, services []Service) error {
 		d.stale = true // ids were taken
 		return fmt.Errorf("set services: %w", err)
 	}
+	if err := d.makeRoom(ctx, len(p.newSlots)); err != nil {
+		d.stale = true
+		return fmt.Errorf("set services: %w", err)
+	}
 	if err := d.apply(p); err != nil {
 		d.stale = true
 		return fmt.Errorf("set services: %w", err)
@@ -305,6 +309,34 @@ func (d *Datapath) bury() error {
 	}
 	d.retired = slices.Delete(d.retired, 0, n)
 	return nil
+}
+
+// makeRoom waits for retired slots to be buried if the new ones would not fit
+// beside them: when nearly everything changes several times a second.
+func (d *Datapath) makeRoom(ctx context.Context, slots int) error {
+	for slots > 0 && len(d.retired) > 0 && slots+d.slotsHeld() > int(d.objects.Slots.MaxEntries()) {
+		select {
+		case <-time.After(retirement - time.Since(d.retired[0].since)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := d.bury(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// slotsHeld counts the slots in the map: those in force and those retired.
+func (d *Datapath) slotsHeld() int {
+	n := 0
+	for _, h := range d.have {
+		n += len(h.backends)
+	}
+	for _, r := range d.retired {
+		n += len(r.slots)
+	}
+	return n
 }
 
 // Services returns what the maps hold, in the order of the addresses.
