@@ -83,7 +83,7 @@ func TestShop(t *testing.T) {
 	}
 }
 
-// applyShop brings the shop up and asks it through its Ingress.
+// applyShop brings the shop up and buys in it, through its Ingress.
 func (s *story) applyShop() {
 	cert, key, pool := selfSigned(s.t, shopHost)
 	s.trust = pool
@@ -104,20 +104,25 @@ func (s *story) applyShop() {
 			s.client = "http://" + p.Status.PodIP + ":9000"
 		}
 	}
-	answer := s.through(s.ingressTarget("/api/products"))
-	if !strings.Contains(answer, "Sextant") {
-		s.t.Fatalf("the shop's products: %s", answer)
-	}
-	// An order goes through every service and Redis.
-	for _, call := range []string{
-		"wget -q -O - --post-data= http://web.default/api/carts/ada/sextant",
-		"wget -q -O - --post-data= http://web.default/api/orders/ada",
-	} {
-		out := s.kubectl("-n", "client", "exec", "client", "--", "sh", "-c", call)
-		s.t.Logf("%s: %s", call, out)
-	}
+	s.order("ada")
+	// From a pod, by name, it is the same shop.
 	if out := s.kubectl("-n", "client", "exec", "client", "--", "wget", "-q", "-O", "-", "http://web.default/api/orders/ada"); !strings.Contains(out, `"cents":18900`) {
 		s.t.Fatalf("the order: %s", out)
+	}
+}
+
+// order buys a sextant through the ingress, over HTTPS: an order goes through
+// every service and Redis. A customer buys once.
+func (s *story) order(customer string) {
+	s.t.Helper()
+	if answer := s.through(s.ingressTarget("/api/products")); !strings.Contains(answer, "Sextant") {
+		s.t.Fatalf("the shop's products: %s", answer)
+	}
+	for _, path := range []string{"/api/carts/" + customer + "/sextant", "/api/orders/" + customer} {
+		s.once(http.MethodPost, s.ingressTarget(path))
+	}
+	if answer := s.once(http.MethodGet, s.ingressTarget("/api/orders/"+customer)); strings.Count(answer, `"sextant":1`) != 1 || !strings.Contains(answer, `"cents":18900`) {
+		s.t.Fatalf("the orders of %s: %s", customer, answer)
 	}
 }
 
@@ -218,25 +223,48 @@ func (s *story) ingressTarget(path string) load.Target {
 // after they are ready.
 func (s *story) through(t load.Target) string {
 	s.t.Helper()
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: t.TLS, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+	var said string
+	var err error
+	for deadline := time.Now().Add(awaitTimeout); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if said, err = request(http.MethodGet, t); err == nil {
+			return said
+		}
+	}
+	s.t.Fatalf("through the ingress: %v", err)
+	return ""
+}
+
+// once asks the ingress one time.
+func (s *story) once(method string, t load.Target) string {
+	s.t.Helper()
+	said, err := request(method, t)
+	if err != nil {
+		s.t.Fatalf("through the ingress: %s %s: %v", method, t.Path, err)
+	}
+	return said
+}
+
+// request asks over HTTPS, on a connection of its own. An answer other than 200
+// is an error.
+func request(method string, t load.Target) (string, error) {
+	client := &http.Client{Timeout: commandTimeout, Transport: &http.Transport{TLSClientConfig: t.TLS, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, t.Address)
 	}}}
 	defer client.CloseIdleConnections()
-	var said string
-	for deadline := time.Now().Add(awaitTimeout); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		res, err := client.Get("https://" + t.Host + t.Path)
-		if err != nil {
-			said = err.Error()
-			continue
-		}
-		body, err := io.ReadAll(res.Body)
-		res.Body.Close()
-		if said = fmt.Sprint(res.Status, " ", string(body), err); res.StatusCode == http.StatusOK && err == nil {
-			return string(body)
-		}
+	req, err := http.NewRequest(method, "https://"+t.Host+t.Path, nil)
+	if err != nil {
+		return "", err
 	}
-	s.t.Fatalf("through the ingress: %s", said)
-	return ""
+	res, err := client.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s %s", res.Status, body)
+	}
+	return string(body), err
 }
 
 // startInPod begins a load from inside the client's pod; nowInPod and stopInPod
