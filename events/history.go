@@ -45,3 +45,20 @@ type History interface {
 	// was none yet, ErrGone before the window.
 	SeqAt(ctx context.Context, t time.Time) (Seq, error)
 }
+
+// Archive is a History that its keeper writes, beside the log that it is of.
+type Archive interface {
+	Log
+	History
+
+	// Save keeps the state at a Seq, whose Records come in the order of their
+	// Seqs, and returns when it is durable and was read back. A state that is
+	// there already is not kept twice.
+	Save(ctx context.Context, at Seq, state iter.Seq[Record]) error
+
+	// Forget purges the events below h from the log, not from its History,
+	// once everybody who writes knows of a horizon that is not below h. It
+	// purges less, or nothing, if the newest state that was kept, or what
+	// History holds, does not allow h yet. It returns the log's new first Seq.
+	Forget(ctx context.Context, h Seq) (first Seq, err error)
+}

@@ -21,8 +21,10 @@ const patience = 60 * time.Second
 // Subject is a new, empty log under test.
 type Subject struct {
 	Log events.Log
-	// Purge forgets all events before first.
+	// Purge forgets all events before first, whatever else is kept.
 	Purge func(first events.Seq)
+	// Archive is Log, if it has a history; else nil.
+	Archive events.Archive
 }
 
 // Run runs the suite. open is called once per test.
@@ -42,6 +44,21 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 		"Cancelled":     cancelled,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
+	}
+	for name, test := range map[string]func(*testing.T, events.Archive){
+		"HistoryReads":    historyReads,
+		"HistoryFollow":   historyFollow,
+		"HistoryForget":   historyForget,
+		"HistoryWrites":   historyWrites,
+		"HistoryTombs":    historyTombs,
+		"HistoryRace":     historyRace,
+		"HistoryAnyState": historyAnyState,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if s := open(t); s.Archive != nil {
+				test(t, s.Archive)
+			}
+		})
 	}
 }
 

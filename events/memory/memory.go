@@ -1,5 +1,10 @@
-// Package memory is the log in memory: the semantics of events.Log without a
-// disk or a network, for tests, benchmarks and the simulator.
+// Package memory is the log in memory: the semantics of events.Log and
+// events.Archive without a disk or a network, for tests, benchmarks and the
+// simulator.
+//
+//	past ─────────────┐ first                    end
+//	1 2 3 4 5 6 7 8 9 │ 10 11 12 13 14 15 16 17 18 │ next
+//	└─ Read, Snapshot ┴─ Follow, Append ───────────┘
 //
 // What it does not do: survive the process. There durable and appended are
 // the same moment.
@@ -16,20 +21,30 @@ import (
 )
 
 // Log is a log in memory. It is safe for concurrent use; a single thread that
-// must never wait uses Append, After and Purge.
+// must never wait uses Append, After and what history.go has.
 type Log struct {
 	mu      sync.Mutex // protects the following fields
 	records []events.Record
-	first   events.Seq                // of records[0], or the next Seq if there is none
-	last    map[events.Key]events.Seq // of every object, purged ones too
-	grown   chan struct{}             // closed at the next append or purge; nil while nobody waits
+	oldest  events.Seq // of records[0], or the next Seq if there is none
+	first   events.Seq // the first that Follow yields; what is before is past
+	horizon events.Seq // tombstones below are forgotten
+	since   events.Seq // the event that says so
+	last    map[events.Key]place
+	states  []state       // that were kept, in the order of their Seqs
+	grown   chan struct{} // closed at the next append or purge; nil while nobody waits
 }
 
-var _ events.Log = (*Log)(nil)
+// place is an object's last event, a purged one too.
+type place struct {
+	seq  events.Seq
+	tomb bool
+}
+
+var _ events.Archive = (*Log)(nil)
 
 // New returns an empty log.
 func New() *Log {
-	return &Log{first: 1, last: map[events.Key]events.Seq{}}
+	return &Log{oldest: 1, first: 1, last: map[events.Key]place{}}
 }
 
 // Append is events.Log's. It never waits, and it copies what r refers to.
@@ -47,8 +62,8 @@ func (l *Log) Append(ctx context.Context, r events.Record) (events.Seq, error) {
 		// object's last event may be older than the purge.
 		return 0, fmt.Errorf("append %s: seen %d, the log begins at %d: %w", r.Key, r.Seen, l.first, events.ErrGone)
 	}
-	if at := l.last[r.Key]; at != r.Expect {
-		return 0, fmt.Errorf("append %s: expected event %d, it is at %d: %w", r.Key, r.Expect, at, events.ErrConflict)
+	if at := l.last[r.Key]; at.seq != r.Expect && !l.forgotten(at, r) {
+		return 0, fmt.Errorf("append %s: expected event %d, it is at %d: %w", r.Key, r.Expect, at.seq, events.ErrConflict)
 	}
 	r.Seq = l.end() + 1
 	if r.ID == "" {
@@ -62,13 +77,22 @@ func (l *Log) Append(ctx context.Context, r events.Record) (events.Seq, error) {
 		r.Decision = &d
 	}
 	l.records = append(l.records, r)
-	l.last[r.Key] = r.Seq
+	l.last[r.Key] = place{r.Seq, r.Delete}
+	if h, ok := events.HorizonOf(r); ok {
+		l.horizon, l.since = max(l.horizon, h), r.Seq
+	}
 	l.wake()
 	return r.Seq, nil
 }
 
+// forgotten tells whether the writer of r rightly expects nothing where there
+// is a tombstone: it has read that it is forgotten. l.mu is held.
+func (l *Log) forgotten(at place, r events.Record) bool {
+	return r.Expect == 0 && at.tomb && at.seq < l.horizon && r.Seen >= l.since
+}
+
 // end returns the Seq of the last event. l.mu is held.
-func (l *Log) end() events.Seq { return l.first + events.Seq(len(l.records)) - 1 }
+func (l *Log) end() events.Seq { return l.oldest + events.Seq(len(l.records)) - 1 }
 
 // wake lets everybody who waits look again. l.mu is held.
 func (l *Log) wake() {
@@ -78,8 +102,9 @@ func (l *Log) wake() {
 	}
 }
 
-// After returns all events after the Seq there are, without waiting; shared,
-// not to be modified. It gives ErrGone for a position the log does not hold.
+// After returns all that Follow would yield after the Seq, without waiting;
+// shared, not to be modified. It gives ErrGone for a position the log does not
+// hold.
 func (l *Log) After(after events.Seq) ([]events.Record, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -88,10 +113,21 @@ func (l *Log) After(after events.Seq) ([]events.Record, error) {
 
 // after is After. l.mu is held.
 func (l *Log) after(after events.Seq) ([]events.Record, error) {
+	if n := len(l.states); after == 0 && l.first > 1 && n > 0 && l.states[n-1].at+1 >= l.first {
+		s := l.states[n-1]
+		rs := append(slices.Clone(s.records), events.Record{Seq: s.at})
+		return append(rs, l.slice(s.at, l.end())...), nil
+	}
 	if after+1 < l.first || after > l.end() {
 		return nil, fmt.Errorf("follow after %d: the log holds %d to %d: %w", after, l.first, l.end(), events.ErrGone)
 	}
-	return slices.Clip(l.records[after+1-l.first:]), nil
+	return l.slice(after, l.end()), nil
+}
+
+// slice returns the events after the one Seq up to the other, which are there.
+// l.mu is held.
+func (l *Log) slice(after, to events.Seq) []events.Record {
+	return slices.Clip(l.records[after+1-l.oldest : to+1-l.oldest])
 }
 
 // await is After, and a channel that is closed when there may be more.
@@ -141,20 +177,4 @@ func (l *Log) Last(ctx context.Context) (events.Seq, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.end(), nil
-}
-
-// Purge forgets all events before first, which must not lie beyond the next
-// Seq. Who follows from before it gets ErrGone.
-func (l *Log) Purge(first events.Seq) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if first > l.end()+1 {
-		panic(fmt.Sprintf("purge up to %d of a log that ends at %d", first, l.end()))
-	}
-	if first <= l.first {
-		return
-	}
-	l.records = slices.Clone(l.records[first-l.first:])
-	l.first = first
-	l.wake()
 }

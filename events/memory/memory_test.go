@@ -2,7 +2,11 @@ package memory_test
 
 import (
 	"errors"
+	"math/rand/v2"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/events/logtest"
@@ -13,7 +17,7 @@ func TestLog(t *testing.T) {
 	t.Parallel()
 	logtest.Run(t, func(*testing.T) logtest.Subject {
 		l := memory.New()
-		return logtest.Subject{Log: l, Purge: l.Purge}
+		return logtest.Subject{Log: l, Purge: l.Purge, Archive: l}
 	})
 }
 
@@ -39,5 +43,48 @@ func TestAfter(t *testing.T) {
 	}
 	if _, err := l.After(4); !errors.Is(err, events.ErrGone) {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// TestDrop ends the past at a Seq: what needs older events is gone, what was
+// kept later is not.
+func TestDrop(t *testing.T) {
+	t.Parallel()
+	ctx, l := t.Context(), memory.New()
+	state, rng := events.State{}, rand.New(rand.NewPCG(1, 1))
+	seen := logtest.Fill(ctx, t, l, rng, state, 0, 20)
+	l.SaveNow()
+	seen = logtest.Fill(ctx, t, l, rng, state, seen, 20)
+	seen = logtest.HorizonAt(ctx, t, l, 30, state, seen)
+	l.SaveNow()
+	if first, err := l.Forget(ctx, 30); err != nil || first != 30 {
+		t.Fatal(first, err)
+	}
+	l.Drop(25) // the state of 20 now lacks what followed it
+	w, err := l.Window(ctx)
+	if err != nil || w.First != seen+1 || w.Last != seen {
+		t.Fatalf("the window is %+v, %v", w, err)
+	}
+	if _, _, err := l.Snapshot(ctx, seen-1); !errors.Is(err, events.ErrGone) {
+		t.Errorf("a state that cannot be built: %v", err)
+	}
+	at, records, err := l.Snapshot(ctx, seen)
+	if err != nil || at != seen {
+		t.Fatal(at, err)
+	}
+	got := events.State{}
+	for r := range records {
+		got.Fold(r)
+	}
+	if diff := cmp.Diff(state, got); diff != "" {
+		t.Error(diff)
+	}
+	for _, err := range l.Read(ctx, 10, 20) {
+		if !errors.Is(err, events.ErrGone) {
+			t.Errorf("read what was dropped: %v", err)
+		}
+	}
+	if at, err := l.SeqAt(ctx, time.Unix(1, 0)); !errors.Is(err, events.ErrGone) {
+		t.Errorf("before the window: %d, %v", at, err)
 	}
 }
