@@ -27,7 +27,7 @@ const (
 // bootstrap makes the objects that every cluster has, as far as they are
 // missing, and keeps the API's own endpoints true.
 func (s *Server) bootstrap(ctx context.Context) error {
-	if _, err := s.index.view(ctx); err != nil {
+	if _, err := s.out.Fresh(ctx); err != nil {
 		return err
 	}
 	by := author{source: actor, manager: actor, trace: newTrace(), note: "what every cluster has"}

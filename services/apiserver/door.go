@@ -65,7 +65,13 @@ func (d *door) log(r *request, node string) error {
 	leave := d.nodes.enter(node)
 	defer leave()
 	r.w.Header().Set("Content-Type", "application/x-ndjson")
-	out := &nodeStream{w: r.w, node: node, sent: map[kernel.Key]kernel.Seq{}, refs: map[kernel.Key][]kernel.Key{}}
+	out := newNodeStream(node, func(rec kernel.Record, prev kernel.Seq) error {
+		b, err := json.Marshal(rec)
+		if err == nil {
+			_, err = r.w.Write(append(b[:len(b)-1], fmt.Sprintf(",\"prev\":%d}\n", prev)...))
+		}
+		return err
+	})
 	ctx, cancel := context.WithCancel(r.Context())
 	steps := make(chan kernel.Step)
 	var g errgroup.Group
@@ -113,13 +119,17 @@ func (d *door) log(r *request, node string) error {
 
 // nodeStream is what one node is being told.
 type nodeStream struct {
-	w     http.ResponseWriter
+	tell  func(r kernel.Record, prev kernel.Seq) error // writes one line
 	node  string
 	sent  map[kernel.Key]kernel.Seq   // the newest record of each object that the node has
 	refs  map[kernel.Key][]kernel.Key // of the node's pods: what each mounts
 	prev  kernel.Seq                  // of the line before
 	lines int
 	err   error
+}
+
+func newNodeStream(node string, tell func(r kernel.Record, prev kernel.Seq) error) *nodeStream {
+	return &nodeStream{tell: tell, node: node, sent: map[kernel.Key]kernel.Seq{}, refs: map[kernel.Key][]kernel.Key{}}
 }
 
 // begin sends all that the node may see.
@@ -204,17 +214,12 @@ func (s *nodeStream) line(r kernel.Record) {
 	if s.err != nil {
 		return
 	}
-	b, err := json.Marshal(r)
-	if err == nil {
-		b = append(b[:len(b)-1], fmt.Sprintf(",\"prev\":%d}\n", s.prev)...)
-		_, err = s.w.Write(b)
-	}
+	err := s.tell(r, s.prev)
 	s.prev, s.err = r.Seq, err
 	s.lines++
 }
 
-// append takes one Record from a node. What the node may write, and that it is
-// the node who writes, is decided here, not by what the Record says.
+// append answers POST of one Record.
 func (d *door) append(r *request, node string) error {
 	body, err := r.body()
 	if err != nil {
@@ -224,20 +229,33 @@ func (d *door) append(r *request, node string) error {
 	if err := json.Unmarshal(body, &in); err != nil {
 		return badRequest("the body is not a Record: %v", err)
 	}
-	row, ok := kinds.RowFor(in.Key.Resource)
-	if !ok || in.Key.Name == "" {
-		return badRequest("key: %q names no object: expected resource/name or resource/namespace/name", in.Key)
-	}
-	v, err := d.viewAt(r.Context(), max(in.Expect, in.Seen))
+	seq, err := d.take(r.Context(), node, in)
 	if err != nil {
 		return err
 	}
+	r.w.Header().Set("Content-Type", "application/json")
+	_, err = fmt.Fprintf(r.w, "{\"seq\":%d}\n", seq)
+	return err
+}
+
+// take takes one Record from a node and returns where it stands in the log.
+// What the node may write, and that it is the node who writes, is decided
+// here, not by what the Record says.
+func (d *door) take(ctx context.Context, node string, in events.Record) (kernel.Seq, error) {
+	row, ok := kinds.RowFor(in.Key.Resource)
+	if !ok || in.Key.Name == "" {
+		return 0, badRequest("key: %q names no object: expected resource/name or resource/namespace/name", in.Key)
+	}
+	v, err := d.viewAt(ctx, max(in.Expect, in.Seen))
+	if err != nil {
+		return 0, err
+	}
 	entry := v.Entry(in.Key)
 	if entry != nil && in.ID != "" && entry.ID == in.ID {
-		return d.answer(r, entry.Seq) // written before, and the answer was lost
+		return entry.Seq, nil // written before, and the answer was lost
 	}
 	if entry != nil && entry.Seq != in.Expect || entry == nil && in.Expect != 0 {
-		return fmt.Errorf("%s: %w", in.Key, events.ErrConflict)
+		return 0, fmt.Errorf("%s: %w", in.Key, events.ErrConflict)
 	}
 	w := kernel.Write{Key: in.Key, Verb: kernel.Create, Subresource: kernel.Whole, By: actorOf(node), Manager: "rutter-nodeagent", Seen: in.Seen}
 	if entry != nil && !entry.Delete {
@@ -246,53 +264,44 @@ func (d *door) append(r *request, node string) error {
 	if in.Delete {
 		w.Verb, w.Grace = kernel.Delete, new(int64)
 	} else if w.New, err = d.s.cfg.Schema.Decode(in.Key, in.Body); err != nil {
-		return badRequest("body: %v", err)
+		return 0, badRequest("body: %v", err)
 	}
 	if err := mayWrite(v, node, &w); err != nil {
-		return err
+		return 0, err
 	}
-	return d.finish(r, row, v, w, in, entry)
+	return d.finish(ctx, row, v, w, in)
 }
 
 // finish applies the rules of a write and appends it.
-func (d *door) finish(r *request, row kinds.Row, v *kernel.View, w kernel.Write, in events.Record, entry *kernel.Entry) error {
-	finished, refused := d.s.cfg.Schema.Finish(v, w, time.Now().Round(0).UTC())
+func (d *door) finish(ctx context.Context, row kinds.Row, v *kernel.View, w kernel.Write, in events.Record) (kernel.Seq, error) {
+	finished, refused := d.s.cfg.Schema.Finish(v, w, d.s.out.Now().Round(0).UTC())
 	if refused != nil {
-		return refused
+		return 0, refused
 	}
 	if finished == nil {
-		return d.answer(r, in.Expect)
+		return in.Expect, nil
 	}
 	out := events.Record{Key: in.Key, Expect: in.Expect, Delete: kernel.Gone(finished), Envelope: in.Envelope}
-	out.Source, out.Decision, out.Time = w.By, nil, time.Now().Round(0).UTC()
+	out.Source, out.Decision, out.Time = w.By, nil, d.s.out.Now().Round(0).UTC()
 	var err error
 	if out.Body, err = d.s.cfg.Schema.Encode(finished); err != nil {
-		return err
+		return 0, err
 	}
 	out.Type = row.TypeOfChange(finished, w.Old)
 	if t, _, _ := strings.Cut(in.Type, "."); t == "container" {
 		out.Type = in.Type // what happened inside the pod only the node can name
 	}
-	seq, err := d.s.cfg.Log.Append(r.Context(), out)
+	seq, err := d.s.cfg.Log.Append(ctx, out)
 	if errors.Is(err, events.ErrConflict) {
 		// Perhaps with itself: it was written, and the View did not have it yet.
-		switch seq, err := d.written(r.Context(), in); {
+		switch seq, err := d.written(ctx, in); {
 		case err != nil:
-			return err
+			return 0, err
 		case seq > 0:
-			return d.answer(r, seq)
+			return seq, nil
 		}
 	}
-	if err != nil {
-		return err
-	}
-	return d.answer(r, seq)
-}
-
-func (d *door) answer(r *request, seq kernel.Seq) error {
-	r.w.Header().Set("Content-Type", "application/json")
-	_, err := fmt.Fprintf(r.w, "{\"seq\":%d}\n", seq)
-	return err
+	return seq, err
 }
 
 // written returns the Seq of a Record if it is the newest of its object.
@@ -301,7 +310,7 @@ func (d *door) written(ctx context.Context, in events.Record) (kernel.Seq, error
 	if err != nil {
 		return 0, err
 	}
-	v, err := d.s.cfg.Mirror.At(ctx, last)
+	v, err := d.s.out.At(ctx, last, time.Time{})
 	if err != nil {
 		return 0, err
 	}
@@ -320,5 +329,5 @@ func (d *door) viewAt(ctx context.Context, seq kernel.Seq) (*kernel.View, error)
 	if seq > last {
 		return nil, badRequest("seen: %d: the log ends at %d", seq, last)
 	}
-	return d.s.cfg.Mirror.At(ctx, seq)
+	return d.s.out.At(ctx, seq, time.Time{})
 }

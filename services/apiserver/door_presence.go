@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -55,7 +54,7 @@ func (p *presence) enter(node string) (leave func()) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.open[node]--
-		p.heard[node] = time.Now()
+		p.heard[node] = p.s.out.Now()
 	}
 }
 
@@ -63,23 +62,28 @@ func (p *presence) enter(node string) (leave func()) {
 func (p *presence) run(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	last := time.Now()
+	last := p.s.out.Now()
 	for {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return nil
 		}
-		now := time.Now()
-		if now.Sub(last) > stall {
-			p.forgive()
-		}
+		now := p.s.out.Now()
+		p.look(ctx, now, now.Sub(last))
 		last = now
-		for _, n := range kinds.Nodes.List(p.s.cfg.Mirror.View(), "") {
-			if change := p.judge(n, now); change != nil {
-				if err := p.append(ctx, n, change); err != nil && ctx.Err() == nil {
-					p.s.cfg.Logger.Warn().Err(err).Str("node", n.Name).Msg("presence not recorded; will try again")
-				}
+	}
+}
+
+// look judges every node; since is how long it has not.
+func (p *presence) look(ctx context.Context, now time.Time, since time.Duration) {
+	if since > stall {
+		p.forgive()
+	}
+	for _, n := range kinds.Nodes.List(p.s.out.View(), "") {
+		if change := p.judge(n, now); change != nil {
+			if err := p.append(ctx, n, change); err != nil && ctx.Err() == nil {
+				p.s.cfg.Logger.Warn().Err(err).Str("node", n.Name).Msg("presence not recorded; will try again")
 			}
 		}
 	}
@@ -97,7 +101,7 @@ func (p *presence) forgive() {
 func (p *presence) judge(n *corev1.Node, now time.Time) *corev1.NodeCondition {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if e := p.s.cfg.Mirror.View().Entry(kinds.Leases.Key(nodeLeases, n.Name)); e != nil && !e.Delete && e.Seq != p.lease[n.Name] {
+	if e := p.s.out.View().Entry(kinds.Leases.Key(nodeLeases, n.Name)); e != nil && !e.Delete && e.Seq != p.lease[n.Name] {
 		p.lease[n.Name], p.heard[n.Name] = e.Seq, now
 	}
 	if _, known := p.heard[n.Name]; !known || p.open[n.Name] > 0 {
@@ -120,7 +124,7 @@ func (p *presence) judge(n *corev1.Node, now time.Time) *corev1.NodeCondition {
 
 // append records an observation.
 func (p *presence) append(ctx context.Context, n *corev1.Node, c *corev1.NodeCondition) error {
-	v := p.s.cfg.Mirror.View()
+	v := p.s.out.View()
 	entry := v.Entry(kinds.Nodes.Key("", n.Name))
 	if entry == nil || entry.Delete {
 		return nil
@@ -129,7 +133,7 @@ func (p *presence) append(ctx context.Context, n *corev1.Node, c *corev1.NodeCon
 	observed := entry.Object().(*corev1.Node).DeepCopy()
 	observed.Status.Conditions = slices.DeleteFunc(observed.Status.Conditions, func(o corev1.NodeCondition) bool { return o.Type == c.Type })
 	observed.Status.Conditions = append(observed.Status.Conditions, *c)
-	now := time.Now().Round(0).UTC()
+	now := p.s.out.Now().Round(0).UTC()
 	finished, refused := p.s.cfg.Schema.Finish(v, kernel.Write{Key: entry.Key, Verb: kernel.Update, Subresource: "status",
 		Old: entry.Object(), New: observed, By: doorActor, Manager: doorActor, Seen: v.Seq()}, now)
 	if refused != nil {
@@ -147,10 +151,10 @@ func (p *presence) append(ctx context.Context, n *corev1.Node, c *corev1.NodeCon
 		what = "node.heard"
 	}
 	seq, err := p.s.cfg.Log.Append(ctx, events.Record{Key: entry.Key, Expect: entry.Seq, Body: body, Envelope: events.Envelope{
-		ID: uuid.NewString(), Source: doorActor, Type: what, Time: now, Seen: v.Seq(), Note: c.Message}})
+		ID: p.s.out.ID(), Source: doorActor, Type: what, Time: now, Seen: v.Seq(), Note: c.Message}})
 	if err != nil {
 		return err
 	}
-	_, err = p.s.cfg.Mirror.At(ctx, seq) // or it would be observed again
+	_, err = p.s.out.At(ctx, seq, time.Time{}) // or it would be observed again
 	return err
 }

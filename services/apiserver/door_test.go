@@ -374,7 +374,9 @@ func TestPresence(t *testing.T) {
 		if _, err := log.Append(t.Context(), events.Record{Key: kinds.Nodes.Key("", "n1"), Body: body, Envelope: events.Envelope{ID: "1"}}); err != nil {
 			t.Fatal(err)
 		}
-		p := newPresence(&Server{cfg: cfg})
+		s := &Server{cfg: cfg}
+		s.out = s.real()
+		p := newPresence(s)
 		var g errgroup.Group
 		g.Go(func() error { return cfg.Mirror.Run(t.Context()) })
 		<-cfg.Mirror.Ready()

@@ -55,7 +55,7 @@ func (s *Server) mayGrant(ctx context.Context, u *User, o, old kernel.Object) er
 }
 
 func (s *Server) mayBind(ctx context.Context, u *User, role rbacv1.RoleRef, namespace string) error {
-	v, err := s.index.view(ctx)
+	v, err := s.out.Fresh(ctx)
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func (s *Server) mayGrantRules(ctx context.Context, u *User, verb string, role k
 	if err != nil || ok {
 		return err
 	}
-	v, err := s.index.view(ctx)
+	v, err := s.out.Fresh(ctx)
 	if err != nil {
 		return err
 	}

@@ -80,6 +80,7 @@ func Default() Config {
 // Server serves the API. It is made by New and does nothing until Run.
 type Server struct {
 	cfg      Config
+	out      Surroundings
 	routes   routes
 	mounts   []mount // longest prefix first
 	special  map[string]http.HandlerFunc
@@ -125,6 +126,7 @@ func New(cfg Config) (*Server, error) {
 	s.tokens = newTokens(cfg.CA.ServiceAccountKey(), "https://kubernetes.default.svc."+cfg.ClusterDomain)
 	s.project = newProjection()
 	s.turns = newQueues()
+	s.out = s.real()
 	s.special = s.specialPaths()
 	s.presence = newPresence(s)
 	s.Handle(doorPrefix, &door{s, s.presence})

@@ -4,12 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"time"
 
-	"github.com/google/uuid"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -122,7 +119,7 @@ func (s *Server) claimAny(ctx context.Context, v *kernel.View, svc, old *corev1.
 			return err
 		}
 		// Somebody else has it: the View was too old to know.
-		if v, err = s.index.view(ctx); err != nil {
+		if v, err = s.out.Fresh(ctx); err != nil {
 			return err
 		}
 	}
@@ -151,7 +148,7 @@ func (s *Server) claimThis(ctx context.Context, v *kernel.View, svc, old *corev1
 		if !apierrors.IsAlreadyExists(err) {
 			return err
 		}
-		if v, err = s.index.view(ctx); err != nil {
+		if v, err = s.out.Fresh(ctx); err != nil {
 			return err
 		}
 	}
@@ -172,11 +169,11 @@ func (s *Server) claimThis(ctx context.Context, v *kernel.View, svc, old *corev1
 // reason, so that no address is claimed in vain.
 func (s *Server) refusable(v *kernel.View, svc, old *corev1.Service, by author) error {
 	w := kernel.Write{Key: kernel.Key{Resource: servicesResource, Namespace: svc.Namespace, Name: svc.Name}, Verb: kernel.Create,
-		New: svc.DeepCopy(), By: by.source, Groups: by.groups, UID: uuid.NewString(), Seen: v.Seq()}
+		New: svc.DeepCopy(), By: by.source, Groups: by.groups, UID: s.out.ID(), Seen: v.Seq()}
 	if old != nil {
 		w.Verb, w.Old = kernel.Update, old
 	}
-	if _, ref := s.cfg.Schema.Finish(v, w, time.Now().UTC()); ref != nil {
+	if _, ref := s.cfg.Schema.Finish(v, w, s.out.Now().UTC()); ref != nil {
 		return ref
 	}
 	return nil
@@ -189,7 +186,7 @@ func (s *Server) appendClaim(ctx context.Context, svc *corev1.Service, ip netip.
 		panic("ipaddresses are not among the kinds, yet services need them")
 	}
 	claim := &networkingv1.IPAddress{
-		ObjectMeta: metav1.ObjectMeta{Name: ip.String(), Annotations: map[string]string{claimMark: uuid.NewString()},
+		ObjectMeta: metav1.ObjectMeta{Name: ip.String(), Annotations: map[string]string{claimMark: s.out.ID()},
 			Labels: map[string]string{networkingv1.LabelIPAddressFamily: string(familyOf(ip)), networkingv1.LabelManagedBy: "rutter.dev"}},
 		Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: svc.Namespace, Name: svc.Name}},
 	}
@@ -222,7 +219,7 @@ func (s *Server) renewClaim(ctx context.Context, e *kernel.Entry, by author) err
 			if claim.Annotations == nil {
 				claim.Annotations = map[string]string{}
 			}
-			claim.Annotations[claimMark] = uuid.NewString()
+			claim.Annotations[claimMark] = s.out.ID()
 			return kernel.Write{Verb: kernel.Update, New: claim}, nil
 		}})
 	return err
@@ -248,7 +245,7 @@ func (s *Server) freeAddress(v *kernel.View) (netip.Addr, bool) {
 			return netip.Addr{}, false
 		}
 		n := to - from
-		start := rand.Uint64N(n)
+		start := s.out.Draw(n)
 		for i := range n {
 			ip := addressAt(s.cfg.ServiceRange, from+(start+i)%n)
 			if ip == s.cfg.ClusterDNS {

@@ -13,7 +13,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/google/uuid"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -71,7 +70,7 @@ type written struct {
 // event until the namespace has settled.
 func (s *Server) write(ctx context.Context, w write) (written, error) {
 	for {
-		seen := s.cfg.Mirror.View().Seq()
+		seen := s.out.View().Seq()
 		res, err := s.race(ctx, w)
 		if !apierrors.IsForbidden(err) || !s.settles(ctx, w.key.Namespace, seen) {
 			return res, err
@@ -82,14 +81,13 @@ func (s *Server) write(ctx context.Context, w write) (written, error) {
 // settles waits for an event after seen, if the namespace is new, and tells
 // whether there was one.
 func (s *Server) settles(ctx context.Context, namespace string, seen kernel.Seq) bool {
-	n, ok := kinds.Namespaces.Get(s.cfg.Mirror.View(), "", namespace)
+	n, ok := kinds.Namespaces.Get(s.out.View(), "", namespace)
 	if !ok || n.DeletionTimestamp != nil {
 		return false
 	}
-	ctx, cancel := context.WithDeadline(ctx, n.CreationTimestamp.Add(settling))
-	defer cancel()
-	_, err := s.cfg.Mirror.At(ctx, seen+1)
-	return err == nil && ctx.Err() == nil
+	until := n.CreationTimestamp.Add(settling)
+	_, err := s.out.At(ctx, seen+1, until)
+	return err == nil && s.out.Now().Before(until)
 }
 
 // race makes a write happen. The first attempt uses the View at hand. If it is
@@ -97,7 +95,7 @@ func (s *Server) settles(ctx context.Context, namespace string, seen kernel.Seq)
 // one that has all that was acknowledged, and from then on as often as somebody
 // else is faster. An append whose outcome is not known is never repeated.
 func (s *Server) race(ctx context.Context, w write) (written, error) {
-	v := s.cfg.Mirror.View()
+	v := s.out.View()
 	fresh := false
 	var done func() // ends this writer's turn
 	for n := 1; ; n++ {
@@ -111,7 +109,7 @@ func (s *Server) race(ctx context.Context, w write) (written, error) {
 		if !lost && (fresh || !errors.As(err, &refused)) || n >= attempts {
 			return res, err
 		}
-		next, ierr := s.index.view(ctx)
+		next, ierr := s.out.Fresh(ctx)
 		if ierr != nil {
 			return res, ierr
 		}
@@ -121,11 +119,11 @@ func (s *Server) race(ctx context.Context, w write) (written, error) {
 		if lost && done == nil && !w.inner {
 			// From now on one at a time, or many writers of one object would
 			// mostly defeat each other.
-			if done, err = s.turns.take(ctx, w.key); err != nil {
+			if done, err = s.out.Turn(ctx, w.key); err != nil {
 				return res, err
 			}
 			defer done()
-			next = s.cfg.Mirror.View()
+			next = s.out.View()
 		}
 		v, fresh = next, true
 	}
@@ -173,7 +171,7 @@ func (s *Server) attempt(ctx context.Context, v *kernel.View, w *write) (written
 	if live != nil {
 		kw.Old = live.Object()
 	}
-	now := time.Now().UTC()
+	now := s.out.Now().UTC()
 	key, o, err := s.finish(v, &kw, now)
 	if err != nil {
 		return written{}, err
@@ -192,7 +190,7 @@ func (s *Server) attempt(ctx context.Context, v *kernel.View, w *write) (written
 		before = v.Entry(key)
 	}
 	rec := kernel.Record{Key: key, Delete: res.deleted, Envelope: events.Envelope{
-		ID: uuid.NewString(), Source: w.by.source, Type: s.cfg.Schema.TypeOf(kw.Old, o), Time: now,
+		ID: s.out.ID(), Source: w.by.source, Type: s.cfg.Schema.TypeOf(kw.Old, o), Time: now,
 		Seen: v.Seq(), Trace: w.by.trace, Note: w.by.note,
 	}}
 	if before != nil {
@@ -218,7 +216,7 @@ func (s *Server) finish(v *kernel.View, kw *kernel.Write, now time.Time) (kernel
 	}
 	for n := 1; ; n++ {
 		if kw.Verb == kernel.Create {
-			kw.UID = uuid.NewString()
+			kw.UID = s.out.ID()
 		}
 		o, ref := s.cfg.Schema.Finish(v, *kw, now)
 		if ref == nil {
@@ -404,27 +402,32 @@ func (r *request) update(subresource string) error {
 func (r *request) replace(subresource string, dryRun bool, next func(*kernel.View, *kernel.Entry) (kernel.Object, error)) (written, error) {
 	by := r.author()
 	return r.s.write(r.Context(), write{row: r.row, key: r.key(), by: by, dryRun: dryRun,
-		propose: func(v *kernel.View, live *kernel.Entry) (kernel.Write, error) {
-			if live == nil {
-				return kernel.Write{}, r.notFound(r.info.Name)
-			}
-			o, err := next(v, live)
-			if err != nil {
+		propose: r.proposeReplace(r.Context(), subresource, dryRun, by, next)})
+}
+
+// proposeReplace is what replace proposes.
+func (r *request) proposeReplace(ctx context.Context, subresource string, dryRun bool, by author, next func(*kernel.View, *kernel.Entry) (kernel.Object, error)) func(*kernel.View, *kernel.Entry) (kernel.Write, error) {
+	return func(v *kernel.View, live *kernel.Entry) (kernel.Write, error) {
+		if live == nil {
+			return kernel.Write{}, r.notFound(r.info.Name)
+		}
+		o, err := next(v, live)
+		if err != nil {
+			return kernel.Write{}, err
+		}
+		if err := r.checkVersion(o, live); err != nil {
+			return kernel.Write{}, err
+		}
+		if subresource == "" {
+			if err := r.s.mayGrant(ctx, r.user, o, live.Object()); err != nil {
 				return kernel.Write{}, err
 			}
-			if err := r.checkVersion(o, live); err != nil {
+			if err := r.s.claim(ctx, v, o, live.Object(), by, dryRun); err != nil {
 				return kernel.Write{}, err
 			}
-			if subresource == "" {
-				if err := r.s.mayGrant(r.Context(), r.user, o, live.Object()); err != nil {
-					return kernel.Write{}, err
-				}
-				if err := r.s.claim(r.Context(), v, o, live.Object(), by, dryRun); err != nil {
-					return kernel.Write{}, err
-				}
-			}
-			return kernel.Write{Verb: kernel.Update, Subresource: subresource, New: o}, nil
-		}})
+		}
+		return kernel.Write{Verb: kernel.Update, Subresource: subresource, New: o}, nil
+	}
 }
 
 // checkVersion refuses an object that is based on another version than the live one.
