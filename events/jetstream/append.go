@@ -54,7 +54,9 @@ func (l *Log) Append(ctx context.Context, r events.Record) (events.Seq, error) {
 	if err != nil {
 		return 0, fmt.Errorf("append %s: %w", r.Key, err)
 	}
-	l.saw(seq)
+	if err := l.commit(ctx, seq); err != nil {
+		return 0, fmt.Errorf("append %s: it is not known whether event %d is durable: %w", r.Key, seq, err)
+	}
 	return seq, nil
 }
 
