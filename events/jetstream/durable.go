@@ -144,7 +144,7 @@ func (c *committer) fail(err error) error {
 	c.mu.Lock()
 	first := c.err == nil
 	if first {
-		c.err = fmt.Errorf("the log cannot be synced to disk: %w", err)
+		c.err = fmt.Errorf("the log cannot be written to disk: %w", err)
 	}
 	err = c.err
 	c.mu.Unlock()

@@ -9,7 +9,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -55,8 +57,9 @@ type ServerConfig struct {
 	Log func(level, message string)
 	// Durability is what an acknowledged write survives; "": Fsync.
 	Durability Durability
-	// Fatal is called when the disk refuses to sync: nothing can be
-	// acknowledged any more. nil ends the process.
+	// Fatal is called when the disk refuses to take or to sync what is written:
+	// nothing can be acknowledged any more. It must not call the server, which
+	// may be the caller. nil ends the process.
 	Fatal func(error)
 
 	sync syncer // nil: the disk's own
@@ -126,7 +129,7 @@ func start(c ServerConfig, lock *os.File) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("log server: %w", err)
 	}
-	l := &serverLog{to: c.Log}
+	l := &serverLog{to: c.Log, broken: func(m string) { _ = commits.fail(errors.New(m)) }}
 	ns.SetLoggerV2(l, false, false, false)
 	ns.Start() // it does not block
 	if !ns.ReadyForConnections(startTimeout) || l.fatal.Load() != nil || !ns.JetStreamEnabled() {
@@ -262,9 +265,15 @@ func budgetOf(dir string, limit int64) (int64, error) {
 
 // serverLog hands NATS' messages on.
 type serverLog struct {
-	to    func(level, message string)
-	fatal atomic.Pointer[string]
+	to     func(level, message string)
+	broken func(message string) // is told that the store cannot be written to
+	fatal  atomic.Pointer[string]
 }
+
+// brokenStore are what the server says once it writes nothing more: the disk
+// is full, or read-only, or broken. It says so here only; who waits for an
+// answer then waits for ever.
+var brokenStore = []string{"ritical write error", "disabling JetStream", "will be DISABLED"}
 
 func (l *serverLog) put(level, format string, v []any) {
 	m := fmt.Sprintf(format, v...)
@@ -273,6 +282,9 @@ func (l *serverLog) put(level, format string, v []any) {
 	}
 	if l.to != nil {
 		l.to(level, m)
+	}
+	if (level == "error" || level == "warn") && slices.ContainsFunc(brokenStore, func(s string) bool { return strings.Contains(m, s) }) {
+		l.broken(m)
 	}
 }
 

@@ -34,23 +34,32 @@ type server struct {
 
 func startServer(t *testing.T, dir string) *server {
 	t.Helper()
-	s := &server{config: jetstream.ServerConfig{Dir: dir, Listen: "127.0.0.1:0", Token: "secret", Budget: budget},
-		token: filepath.Join(t.TempDir(), "credentials")}
-	s.start(t)
+	s := &server{config: startConfig(dir)}
+	s.serve(t)
+	return s
+}
+
+func startConfig(dir string) jetstream.ServerConfig {
+	return jetstream.ServerConfig{Dir: dir, Listen: "127.0.0.1:0", Token: "secret", Budget: budget}
+}
+
+// serve runs the server until the test ends.
+func (s *server) serve(t *testing.T) {
+	t.Helper()
+	if err := s.begin(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	s.token = filepath.Join(t.TempDir(), "credentials")
 	if err := s.WriteCredentials(s.token); err != nil {
 		t.Fatal(err)
 	}
 	s.config.Listen = s.URL()[len("nats://"):] // it stays there
-	t.Cleanup(func() { _ = s.Close() })
-	return s
 }
 
-func (s *server) start(t *testing.T) {
-	t.Helper()
-	var err error
-	if s.Server, err = jetstream.StartServer(s.config); err != nil {
-		t.Fatal(err)
-	}
+func (s *server) begin() (err error) {
+	s.Server, err = jetstream.StartServer(s.config)
+	return err
 }
 
 // open opens the server's log, through a relay or directly.
