@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"unicode"
 )
 
 const (
@@ -35,7 +34,7 @@ func TestKernelBudget(t *testing.T) {
 	}
 }
 
-// codeLines counts the lines of a file that say something in code.
+// codeLines counts the lines of a file that are neither blank nor a comment.
 func codeLines(t *testing.T, file string) int {
 	t.Helper()
 	f, err := os.Open(file)
@@ -45,7 +44,7 @@ func codeLines(t *testing.T, file string) int {
 	defer f.Close()
 	n := 0
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if line := strings.TrimSpace(lines.Text()); !strings.HasPrefix(line, "//") && strings.ContainsFunc(line, unicode.IsLetter) {
+		if line := strings.TrimSpace(lines.Text()); line != "" && !strings.HasPrefix(line, "//") {
 			n++
 		}
 	}

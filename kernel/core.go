@@ -7,6 +7,9 @@ import (
 	"slices"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/rutterhq/rutter/events"
 )
 
@@ -15,8 +18,116 @@ const (
 	// take for another reason than a conflict, or which was refused.
 	retryAfter = time.Second
 	// wakesKept bounds the causes kept for one waiting decision.
-	wakesKept = 1024
+	wakesKept = 256
 )
+
+// Decider is a pure function from a View to Changes, and what the kernel must
+// know to call it. Determinism is a law: Wakes and Decide read no clock, no
+// random source, no map order, no environment, no network, no
+// resourceVersion and no managedFields, and use no floating point. What they
+// need to know comes from the View and from now.
+type Decider struct {
+	Name string // the actor in the log, such as "controllers/replicaset"
+	// Reads and Writes declare what the decider touches. The kernel enforces
+	// both.
+	Reads, Writes []Resource
+	// Wakes returns the keys whose decision may differ after the event. v is
+	// the View that has it. Keys need not be objects: "queue" is one, too.
+	Wakes func(v *View, e Event) []Key
+	// Decide looks at all that it needs to see and returns what should
+	// change. It is level-triggered: it does not know what woke it, and is
+	// called again whenever it might decide otherwise.
+	Decide func(v *View, k Key, now time.Time) Decision
+}
+
+// Decision is what a decider wants. The zero Decision wants nothing.
+type Decision struct {
+	Changes []Change
+	Revisit time.Time // decide this key again then, even if nothing happens; zero: not needed
+}
+
+// Change is a proposed event. An object appears at most once in a Decision.
+// The Seq that it expects its object to be at is the kernel's to fill in.
+type Change struct {
+	Key    Key
+	Type   string // what happened, such as "pod.bound"; empty: the kind names it
+	Object Object // as it shall be; the proposer's own copy. nil: it shall not be
+	Note   string // the decider's explanation, at most a few KiB
+}
+
+// Whole is the Subresource of a Write that may change any part of the object,
+// spec and status alike: deciders and the node door write so.
+const Whole = "*"
+
+// Write is an intended change of one object, before the rules of Kubernetes
+// have been applied to it. What Propose fills in is for those rules.
+type Write struct {
+	Key         Key    // without a Name: the object's generateName gives one
+	Verb        string // "create", "update" or "delete"; Propose's
+	Subresource string // "", "status", "scale", ... or Whole
+	New, Old    Object // the writer's own copy of what shall be; what is there, shared: Propose's. Or nil
+	By          string // the actor: "user:admin", "controllers/deployment"
+	Groups      []string
+	Manager     string // the field manager; empty: none is recorded
+	Apply       bool   // a server-side apply: managedFields were merged before
+	UID         string // for a create: the uid to give; empty: derived from (cluster, Key, Seen, now)
+	Seen        Seq    // of the View; Propose's
+	// For deletes.
+	Grace         *int64 // seconds
+	Propagation   *metav1.DeletionPropagation
+	Preconditions *metav1.Preconditions
+}
+
+// Refusal says in Kubernetes' own terms why a write must not be.
+type Refusal = apierrors.StatusError
+
+// Schema is what the kernel must know about objects, and does not. It is pure.
+type Schema interface {
+	KeyOf(Object) Key
+	// Decode reads the body of a Record: JSON without resourceVersion.
+	Decode(Key, []byte) (Object, error)
+	// Propose makes the Record of a write, by all the rules that need only the
+	// View: it lacks an ID, and what else its writer knows. It returns
+	// (nil, nil) for a write that changes nothing.
+	Propose(v *View, w Write, now time.Time) (*Record, *Refusal)
+	// Refused turns what was refused of a decider's decision on a key, nil for
+	// every change that was not, into a change of the object that says so, if
+	// one is needed, and tells when to try again.
+	Refused(v *View, decider string, k Key, why []*Refusal, now time.Time) (change *Change, again time.Time)
+}
+
+// Decide makes one decision: all that a decision is, and all that replay does
+// again. It returns what is to be appended, without ids, causes and build, and
+// when to decide again although nothing happened. It panics if the decider
+// breaks its own declaration or a law of the kernel.
+func Decide(s Schema, d *Decider, v *View, k Key, now time.Time) (out []Record, revisit time.Time) {
+	decision := d.Decide(v.Only(d.Reads), k, now)
+	var refusals []*Refusal
+	changed := map[Key]bool{}
+	propose := func(c Change) {
+		r, refused := s.Propose(v, Write{Key: c.Key, Subresource: Whole, New: c.Object, By: d.Name, Manager: d.Name}, now)
+		if refusals = append(refusals, refused); r != nil {
+			r.Type, r.Note = cmp.Or(c.Type, r.Type), c.Note
+			r.Decision = &events.DecisionRef{Decider: d.Name, Key: k.String(), Index: len(changed), Count: len(decision.Changes)}
+			out = append(out, *r)
+		}
+		changed[c.Key] = true
+	}
+	for _, c := range decision.Changes {
+		if changed[c.Key] || !slices.Contains(d.Writes, c.Key.Resource) {
+			panic(fmt.Sprintf("%s on %s changed %s twice, or without declaring it in Writes", d.Name, k, c.Key))
+		}
+		propose(c)
+	}
+	told, again := s.Refused(v, d.Name, k, refusals, now)
+	if told != nil {
+		propose(*told)
+	}
+	if revisit = decision.Revisit; revisit.IsZero() || !again.IsZero() && again.Before(revisit) {
+		revisit = again
+	}
+	return out, revisit
+}
 
 // Core is the loop of a service without goroutines, clock or I/O: events go in
 // through Apply, proposed records come out of Ready, and what became of them
@@ -37,31 +148,24 @@ type Core struct {
 	waiting         map[task]pending
 }
 
+// task is what waits: a decider, by its index, and the key to decide on.
 type task struct {
-	decider int // index into deciders
+	decider int
 	key     Key
 }
 
-// pending is a decision that waits for its time, or, if due is zero, for the
-// next round.
+// pending is when a task is due, the zero time meaning the next round, and the
+// events that woke it, in their order.
 type pending struct {
-	due time.Time
-	wakes
-}
-
-// wakes are the events that woke a decision, in their order.
-type wakes []wake
-
-type wake struct {
-	seq Seq
-	key Key
+	due  time.Time
+	woke []*Entry
 }
 
 // Proposal is a record that a decision wants appended.
 type Proposal struct {
 	Record
 	task task
-	wakes
+	woke []*Entry
 }
 
 // NewCore returns a Core that decides nothing until Start. build names the
@@ -74,48 +178,40 @@ func NewCore(s Schema, build, instance string, deciders ...Decider) *Core {
 // Start gives the Core the View of the log as it is, and wakes every decision
 // that any object in it wakes. It may be called again, to start over.
 func (c *Core) Start(v *View) {
-	c.Reset()
-	c.Apply(v, v.asEvents()...)
+	c.waiting = map[task]pending{}
+	c.Apply(v, v.events()...)
 }
-
-// Reset forgets all that waits to be decided: what comes next is everything.
-func (c *Core) Reset() { c.waiting = map[task]pending{} }
 
 // Apply tells the Core of the events that led to the View v.
 func (c *Core) Apply(v *View, es ...Event) {
 	c.view = v
 	for _, e := range es {
-		c.wake(e)
-	}
-}
-
-func (c *Core) wake(e Event) {
-	for i, d := range c.deciders {
-		if !slices.Contains(d.Reads, e.Key.Resource) {
-			continue
-		}
-		for _, k := range d.Wakes(c.view.Only(d.Reads), e) {
-			c.await(task{i, k}, time.Time{}, wakes{{e.Seq, e.Key}})
+		for i, d := range c.deciders {
+			if slices.Contains(d.Reads, e.Key.Resource) {
+				for _, k := range d.Wakes(v.Only(d.Reads), e) {
+					c.await(task{i, k}, time.Time{}, e.Entry)
+				}
+			}
 		}
 	}
 }
 
 // await has a decision made at its time, or earlier if it waits already. What
 // led to a timer is forgotten when something else wakes the decision before.
-func (c *Core) await(t task, due time.Time, why wakes) {
+func (c *Core) await(t task, due time.Time, woke ...*Entry) {
 	p, waits := c.waiting[t]
 	if !waits || due.Before(p.due) {
 		p = pending{due: due}
 	}
-	if len(p.wakes) < wakesKept {
-		p.wakes = append(slices.Clip(p.wakes), why...)
+	if len(p.woke) < wakesKept {
+		p.woke = append(slices.Clip(p.woke), woke...)
 	}
 	c.waiting[t] = p
 }
 
 // Ready makes all the decisions that wait and are due, and returns what is to
 // be appended. The caller reports each proposal to Done, in any order.
-func (c *Core) Ready(now time.Time) []Proposal {
+func (c *Core) Ready(now time.Time) (out []Proposal) {
 	if c.inflight > 0 || !c.idle() {
 		return nil
 	}
@@ -125,21 +221,20 @@ func (c *Core) Ready(now time.Time) []Proposal {
 			due = append(due, t)
 		}
 	}
-	slices.SortFunc(due, compareTasks) // a map has no order that replays
-	var out []Proposal
+	slices.SortFunc(due, func(a, b task) int { // a map has no order that replays
+		return cmp.Or(cmp.Compare(a.decider, b.decider), cmp.Compare(a.key.String(), b.key.String()))
+	})
 	for _, t := range due {
-		woken := c.waiting[t]
+		p := c.waiting[t]
 		delete(c.waiting, t)
-		r := Decide(c.schema, &c.deciders[t.decider], c.view, t.key, now)
-		if !r.Revisit.IsZero() {
-			c.await(t, r.Revisit, woken.wakes)
+		records, revisit := Decide(c.schema, &c.deciders[t.decider], c.view, t.key, now)
+		if !revisit.IsZero() {
+			c.await(t, revisit, p.woke...)
 		}
-		for _, rec := range r.Records {
+		for _, r := range records {
 			c.writes++
-			rec.ID = fmt.Sprintf("%s-%d", c.instance, c.writes)
-			rec.Cause = woken.causesOf(rec.Key)
-			rec.Decision.Build = c.build
-			out = append(out, Proposal{rec, t, woken.wakes})
+			r.ID, r.Cause, r.Decision.Build = fmt.Sprintf("%s-%d", c.instance, c.writes), causesOf(r.Key, p.woke), c.build
+			out = append(out, Proposal{r, t, p.woke})
 		}
 	}
 	c.inflight = len(out)
@@ -149,18 +244,13 @@ func (c *Core) Ready(now time.Time) []Proposal {
 // idle tells whether Ready waits for nothing but time.
 func (c *Core) idle() bool { return c.view != nil && c.view.Seq() >= c.barrier }
 
-func compareTasks(a, b task) int {
-	return cmp.Or(cmp.Compare(a.decider, b.decider), cmp.Compare(a.key.String(), b.key.String()))
-}
-
 // causesOf picks at most events.MaxCauses: first the events of the changed
 // object itself, then the oldest.
-func (w wakes) causesOf(k Key) []Seq {
-	var seqs []Seq
+func causesOf(k Key, woke []*Entry) (seqs []Seq) {
 	for _, own := range []bool{true, false} {
-		for _, one := range w {
-			if (one.key == k) == own && len(seqs) < events.MaxCauses && !slices.Contains(seqs, one.seq) {
-				seqs = append(seqs, one.seq)
+		for _, w := range woke {
+			if (w.Key == k) == own && len(seqs) < events.MaxCauses && !slices.Contains(seqs, w.Seq) {
+				seqs = append(seqs, w.Seq)
 			}
 		}
 	}
@@ -178,93 +268,19 @@ func (c *Core) Done(p Proposal, seq Seq, err error, now time.Time) {
 		// Somebody else changed the object: there is an event that the View
 		// does not have yet, and it is decided again with it.
 		c.barrier = max(c.barrier, p.Seen+1)
-		c.await(p.task, time.Time{}, p.wakes)
+		c.await(p.task, time.Time{}, p.woke...)
 	default:
-		c.await(p.task, now.Add(retryAfter), p.wakes)
+		c.await(p.task, now.Add(retryAfter), p.woke...)
 	}
 }
 
 // Next is the time at which Ready should be called although nothing happened;
 // zero: never.
-func (c *Core) Next() time.Time {
-	var next time.Time
+func (c *Core) Next() (next time.Time) {
 	for _, p := range c.waiting {
-		if next.IsZero() || p.due.Before(next) {
+		if c.idle() && (next.IsZero() || p.due.Before(next)) {
 			next = p.due
 		}
 	}
 	return next
-}
-
-// Result is a Decision after all its changes were finished.
-type Result struct {
-	Records []Record // what is to be appended: without id, causes and build
-	Revisit time.Time
-	Refused []*Refusal // why changes are missing in Records
-}
-
-// Decide makes one decision and finishes its changes: all that a decision is,
-// and all that replay does again. It panics if the decider breaks its own
-// declaration or a law of the kernel.
-func Decide(s Schema, d *Decider, v *View, k Key, now time.Time) Result {
-	decision := d.Decide(v.Only(d.Reads), k, now)
-	r := Result{Revisit: decision.Revisit}
-	changed := map[Key]bool{}
-	for i, c := range decision.Changes {
-		if changed[c.Key] {
-			panic(fmt.Sprintf("%s changed %s twice in one decision on %s: a guessed Seq must never become an Expect", d.Name, c.Key, k))
-		}
-		changed[c.Key] = true
-		if !slices.Contains(d.Writes, c.Key.Resource) {
-			panic(fmt.Sprintf("%s wrote %s, but does not declare it in Writes", d.Name, c.Key))
-		}
-		rec, refusal := finish(s, d, v, c, now)
-		if refusal != nil {
-			r.Refused = append(r.Refused, refusal)
-			if at := now.Add(retryAfter); r.Revisit.IsZero() || at.Before(r.Revisit) {
-				r.Revisit = at
-			}
-		}
-		if rec == nil {
-			continue
-		}
-		rec.Decision = &events.DecisionRef{Decider: d.Name, Key: k.String(), Index: i, Count: len(decision.Changes)}
-		r.Records = append(r.Records, *rec)
-	}
-	return r
-}
-
-// finish makes a record of a change, or nothing if it changes nothing.
-func finish(s Schema, d *Decider, v *View, c Change, now time.Time) (*Record, *Refusal) {
-	w := Write{Key: c.Key, Verb: Update, Subresource: Whole, New: c.Object, By: d.Name, Manager: d.Name, Seen: v.Seq()}
-	rec := &Record{Key: c.Key}
-	before, _ := v.entries.Get(c.Key.String())
-	if before != nil {
-		rec.Expect = before.Seq
-		if !before.Delete {
-			w.Old = before.Object()
-		}
-	}
-	switch {
-	case c.Delete && w.Old == nil:
-		return nil, nil
-	case c.Delete:
-		w.Verb = Delete
-	case w.Old == nil:
-		w.Verb = Create
-	}
-	finished, refusal := s.Finish(v, w, now)
-	if finished == nil || refusal != nil {
-		return nil, refusal
-	}
-	body, err := s.Encode(finished)
-	if err != nil {
-		panic(fmt.Sprintf("%s: a finished object does not encode: %v", c.Key, err))
-	}
-	rec.Delete, rec.Body = Gone(finished), body
-	rec.Envelope = events.Envelope{Source: d.Name, Type: c.Type, Time: now, Seen: v.Seq(), Note: c.Note}
-	if rec.Type == "" {
-		rec.Type = s.TypeOf(w.Old, finished)
-	}
-	return rec, nil
 }

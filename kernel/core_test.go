@@ -212,10 +212,10 @@ func TestBrokenLawsPanic(t *testing.T) {
 			v.Get(kernel.Key{Resource: secrets, Name: "x"})
 			return kernel.Decision{}
 		},
-		"does not declare it in Writes": func(*kernel.View, kernel.Key, time.Time) kernel.Decision {
+		"without declaring it in Writes": func(*kernel.View, kernel.Key, time.Time) kernel.Decision {
 			return kernel.Decision{Changes: []kernel.Change{{Key: kernel.Key{Resource: secrets, Name: "x"}, Object: &corev1.ConfigMap{}}}}
 		},
-		"twice in one decision": func(*kernel.View, kernel.Key, time.Time) kernel.Decision {
+		"changed configmaps/default/a twice": func(*kernel.View, kernel.Key, time.Time) kernel.Decision {
 			return kernel.Decision{Changes: []kernel.Change{change("a"), change("a")}}
 		},
 	} {

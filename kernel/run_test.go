@@ -105,18 +105,19 @@ func TestSinceSeesEachEventOnce(t *testing.T) {
 		put(t, log, fmt.Sprint("o", i), "1", 0)
 	}
 	mirrored(t, log, func(ctx context.Context, m *kernel.Mirror) {
-		for _, err := range m.Since(ctx, 2) {
-			if !errors.Is(err, events.ErrGone) {
-				t.Errorf("%v, want ErrGone: the ring begins with what happens after the start", err)
+		for step := range m.Since(ctx, 2) {
+			if !step.Fresh || len(step.Events) != 5 {
+				t.Errorf("fresh: %t, %d events; want all 5 anew: the ring begins with what happens after the start", step.Fresh, len(step.Events))
 			}
+			break
 		}
 		put(t, log, "x", "1", 0)
 		put(t, log, "y", "1", 0)
 		synctest.Wait()
 		var seen []string
-		for step, err := range m.Since(ctx, 5) {
-			if err != nil {
-				t.Fatal(err)
+		for step := range m.Since(ctx, 5) {
+			if step.Fresh {
+				t.Fatal("fresh, although the ring has all since then")
 			}
 			for _, e := range step.Events {
 				seen = append(seen, e.Key.Name)
@@ -140,10 +141,11 @@ func TestASlowReaderOfABusyLogStartsOver(t *testing.T) {
 			put(t, log, fmt.Sprint("o", i), big, 0)
 		}
 		synctest.Wait()
-		for _, err := range m.Since(ctx, start) {
-			if !errors.Is(err, events.ErrGone) {
-				t.Errorf("%v, want ErrGone", err)
+		for step := range m.Since(ctx, start) {
+			if !step.Fresh || len(step.Events) != 10 {
+				t.Errorf("fresh: %t, %d events; want all 10 anew", step.Fresh, len(step.Events))
 			}
+			break
 		}
 	})
 }
@@ -268,7 +270,17 @@ func TestStepperStepsOneThingAtATime(t *testing.T) {
 		var mu sync.Mutex
 		steps, busy := map[string]int{}, map[string]bool{}
 		pokes := make(chan kernel.Key)
-		s := kernel.Stepper{Name: "test", Pokes: pokes,
+		s := kernel.Stepper{Name: "test",
+			Pokes: func(ctx context.Context, wake func(kernel.Key)) error {
+				for {
+					select {
+					case k := <-pokes:
+						wake(k)
+					case <-ctx.Done():
+						return nil
+					}
+				}
+			},
 			Wakes: func(_ *kernel.View, e kernel.Event) []kernel.Key { return []kernel.Key{e.Key} },
 			Step: func(ctx context.Context, _ *kernel.View, k kernel.Key) (time.Time, error) {
 				mu.Lock()
@@ -310,4 +322,39 @@ func TestStepperStepsOneThingAtATime(t *testing.T) {
 		cancel()
 		ended.Wait()
 	})
+}
+
+func TestTheHorizonForgetsTombstones(t *testing.T) {
+	v, _ := kernel.NewView(plain{}).Fold(
+		tombstone(t, "early", 1), tombstone(t, "late", 2), sequenced(record(t, "alive", "1", 0), 3))
+	at := events.HorizonRecord(2, 0, 3, "history", time.Time{})
+	at.Seq = 4
+	after, es := v.Fold(at)
+	if after.Entry(key("early")) != nil || after.Entry(key("late")) == nil || after.Entry(key("alive")) == nil {
+		t.Error("after a horizon of 2 the View should have lost the tombstone at 1, and nothing else")
+	}
+	if v.Entry(key("early")) == nil || len(es) != 1 || after.Seq() != 4 {
+		t.Errorf("the View before has changed, or the horizon is not one event at 4: %d events at %d", len(es), after.Seq())
+	}
+	live, all := 0, 0
+	for range after.All() {
+		live++
+	}
+	for range after.Records() {
+		all++
+	}
+	if live != 1 || all != 3 {
+		t.Errorf("%d live objects of %d records, want 1 of 3: the horizon is a record, and no object", live, all)
+	}
+}
+
+func sequenced(r kernel.Record, seq kernel.Seq) kernel.Record {
+	r.Seq = seq
+	return r
+}
+
+func tombstone(t *testing.T, name string, seq kernel.Seq) kernel.Record {
+	r := sequenced(record(t, name, "1", 0), seq)
+	r.Delete = true
+	return r
 }

@@ -2,64 +2,24 @@ package kernel_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/kernel"
+	"github.com/rutterhq/rutter/kernel/kerneltest"
 )
 
-// plain is a Schema of ConfigMaps without rules, for tests of the kernel alone.
-type plain struct{}
+type plain = kerneltest.Plain
 
-var configMaps = kernel.Resource{Plural: "configmaps"}
+var configMaps = kerneltest.ConfigMaps
 
 func key(name string) kernel.Key {
 	return kernel.Key{Resource: configMaps, Namespace: "default", Name: name}
-}
-
-func (plain) KeyOf(o kernel.Object) kernel.Key {
-	return kernel.Key{Resource: configMaps, Namespace: o.GetNamespace(), Name: o.GetName()}
-}
-
-func (plain) Encode(o kernel.Object) ([]byte, error) {
-	c := o.DeepCopyObject().(*corev1.ConfigMap)
-	c.ResourceVersion = ""
-	return json.Marshal(c)
-}
-
-func (plain) Decode(_ kernel.Key, body []byte) (kernel.Object, error) {
-	c := &corev1.ConfigMap{}
-	return c, json.Unmarshal(body, c)
-}
-
-func (plain) Finish(_ *kernel.View, w kernel.Write, now time.Time) (kernel.Object, *kernel.Refusal) {
-	switch {
-	case w.Verb == kernel.Delete:
-		c := w.Old.DeepCopyObject().(kernel.Object)
-		c.SetDeletionTimestamp(&metav1.Time{Time: now})
-		return c, nil
-	case w.New.(*corev1.ConfigMap).Data["refuse"] != "":
-		return nil, apierrors.NewForbidden(schema.GroupResource{}, w.Key.Name, nil)
-	case w.Old != nil && equality.Semantic.DeepEqual(w.Old.(*corev1.ConfigMap).Data, w.New.(*corev1.ConfigMap).Data):
-		return nil, nil
-	}
-	return w.New, nil
-}
-
-func (plain) TypeOf(old, _ kernel.Object) string {
-	if old == nil {
-		return "configmap.created"
-	}
-	return "configmap.updated"
 }
 
 func configMap(name, value string) *corev1.ConfigMap {

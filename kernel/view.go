@@ -62,31 +62,35 @@ func (e *Entry) Object() Object {
 	return *e.object.Load()
 }
 
+// Live returns the decoded object, or nil if there is none: e may be nil, or a
+// tombstone.
+func (e *Entry) Live() Object {
+	if e == nil || e.Delete {
+		return nil
+	}
+	return e.Object()
+}
+
 // View is the fold of a prefix of the log: an immutable value. Every View of
 // the same log at the same Seq is equal.
 type View struct {
 	seq     Seq
-	folds   uint64 // events folded: a Mirror's positions
 	schema  Schema
 	entries *btree.Map[string, *Entry] // by Key.String(), tombstones included
 	allowed []Resource                 // what may be read; nil: everything
 }
 
 // NewView returns the View of the empty log.
-func NewView(s Schema) *View {
-	return &View{schema: s, entries: new(btree.Map[string, *Entry])}
-}
+func NewView(s Schema) *View { return &View{schema: s, entries: new(btree.Map[string, *Entry])} }
 
 // copying serialises btree copies: a copy writes a generation number into the
 // map it is taken from, and Views are shared between goroutines.
 var copying sync.Mutex
 
 func (v *View) clone() *View {
-	c := *v
 	copying.Lock()
-	c.entries = v.entries.Copy()
-	copying.Unlock()
-	return &c
+	defer copying.Unlock()
+	return &View{v.seq, v.schema, v.entries.Copy(), v.allowed}
 }
 
 // Event is a Record at the moment it was folded: with what it replaced.
@@ -96,32 +100,38 @@ type Event struct {
 }
 
 // Old returns the live object that the event replaced or removed, or nil.
-func (e Event) Old() Object {
-	if e.Before == nil || e.Before.Delete {
-		return nil
-	}
-	return e.Before.Object()
-}
+func (e Event) Old() Object { return e.Before.Live() }
 
 // Fold returns the View after the records, which continue the log from v, and
 // what each of them was. v itself stays as it is. A record without a Key is a
 // bookmark: the log has been read up to its Seq, and nothing happened.
-func (v *View) Fold(records ...Record) (*View, []Event) {
-	next := v.clone()
-	folded := make([]Event, 0, len(records))
+func (v *View) Fold(records ...Record) (next *View, folded []Event) {
+	next, folded = v.clone(), make([]Event, 0, len(records))
 	for _, r := range records {
-		if r.Key != (Key{}) {
-			e := &Entry{Record: r, Owned: bytes.Contains(r.Body, ownersMember), schema: v.schema}
-			before, _ := next.entries.Set(r.Key.String(), e)
-			if before != nil && r.Seq <= before.Seq {
-				panic(fmt.Sprintf("event %d of %s folded after its event %d: the log is read in order, each event once", r.Seq, r.Key, before.Seq))
-			}
-			folded = append(folded, Event{Entry: e, Before: before})
-			next.folds++
-		}
 		next.seq = max(next.seq, r.Seq)
+		if r.Key == (Key{}) {
+			continue
+		}
+		e := &Entry{Record: r, Owned: bytes.Contains(r.Body, ownersMember), schema: v.schema}
+		before, _ := next.entries.Set(r.Key.String(), e)
+		if before != nil && r.Seq <= before.Seq {
+			panic(fmt.Sprintf("event %d of %s folded after its event %d: the log is read in order, each event once", r.Seq, r.Key, before.Seq))
+		}
+		folded = append(folded, Event{Entry: e, Before: before})
+		if h, ok := events.HorizonOf(r); ok {
+			next.forget(h)
+		}
 	}
 	return next, folded
+}
+
+// forget drops the tombstones below a horizon from a View that is being made.
+func (v *View) forget(horizon Seq) {
+	for e := range v.Records() {
+		if e.Delete && e.Seq < horizon {
+			v.entries.Delete(e.Key.String())
+		}
+	}
 }
 
 // With returns a scratch View in which the objects are as given, for a decider
@@ -130,21 +140,16 @@ func (v *View) Fold(records ...Record) (*View, []Event) {
 func (v *View) With(objects ...Object) *View {
 	next := v.clone()
 	for _, o := range objects {
-		k := v.schema.KeyOf(o)
-		e := &Entry{Record: Record{Key: k, Seq: v.seq}, Owned: len(o.GetOwnerReferences()) > 0, schema: v.schema}
+		e := &Entry{Record: Record{Key: v.schema.KeyOf(o), Seq: v.seq}, Owned: len(o.GetOwnerReferences()) > 0, schema: v.schema}
 		e.object.Store(&o)
-		next.entries.Set(k.String(), e)
+		next.entries.Set(e.Key.String(), e)
 	}
 	return next
 }
 
 // Only returns a View that panics when anything but the resources is read: a
 // decider sees what it declared, or its declaration is a lie.
-func (v *View) Only(resources []Resource) *View {
-	c := *v
-	c.allowed = resources
-	return &c
-}
+func (v *View) Only(resources []Resource) *View { return &View{v.seq, v.schema, v.entries, resources} }
 
 func (v *View) check(r Resource) {
 	if v.allowed != nil && !slices.Contains(v.allowed, r) {
@@ -157,10 +162,8 @@ func (v *View) Seq() Seq { return v.seq }
 
 // Get returns the live object at k, shared.
 func (v *View) Get(k Key) (Object, bool) {
-	if e := v.Entry(k); e != nil && !e.Delete {
-		return e.Object(), true
-	}
-	return nil, false
+	o := v.Entry(k).Live()
+	return o, o != nil
 }
 
 // Entry returns what the log says last about k, a tombstone too, or nil.
@@ -179,25 +182,17 @@ func (v *View) Entries(r Resource, namespace string) iter.Seq[*Entry] {
 // EntriesFrom is Entries for the Keys that come after the given one.
 func (v *View) EntriesFrom(r Resource, namespace, after string) iter.Seq[*Entry] {
 	v.check(r)
-	prefix := r.String() + "/"
-	if namespace != "" {
-		prefix += namespace + "/"
-	}
-	start := max(prefix, after)
+	prefix := Key{Resource: r, Namespace: namespace}.String()
 	return func(yield func(*Entry) bool) {
-		v.entries.Ascend(start, func(k string, e *Entry) bool {
-			if !strings.HasPrefix(k, prefix) {
-				return false
-			}
-			return e.Delete || k == after || yield(e)
+		v.entries.Ascend(max(prefix, after), func(k string, e *Entry) bool {
+			return strings.HasPrefix(k, prefix) && (e.Delete || k == after || yield(e))
 		})
 	}
 }
 
-// asEvents returns an event for every live object, as for somebody who has seen
+// events returns an event for every live object, as for somebody who has seen
 // none of them.
-func (v *View) asEvents() []Event {
-	var es []Event
+func (v *View) events() (es []Event) {
 	for e := range v.All() {
 		es = append(es, Event{Entry: e})
 	}
@@ -207,6 +202,10 @@ func (v *View) asEvents() []Event {
 // All yields every live object in the order of their Keys.
 func (v *View) All() iter.Seq[*Entry] {
 	return func(yield func(*Entry) bool) {
-		v.entries.Scan(func(_ string, e *Entry) bool { return e.Delete || yield(e) })
+		v.entries.Scan(func(_ string, e *Entry) bool { return e.Delete || e.Key == events.HorizonKey || yield(e) })
 	}
 }
+
+// Records yields all that the View is made of in the order of their Keys:
+// tombstones and the log's own objects, too.
+func (v *View) Records() iter.Seq[*Entry] { return slices.Values(v.entries.Values()) }

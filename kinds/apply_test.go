@@ -35,9 +35,9 @@ func (w *world) applied(live kernel.Object, patch, manager string, force bool) (
 	if err != nil {
 		return nil, err
 	}
-	write := kernel.Write{Verb: kernel.Create, New: o, Apply: true, Manager: manager}
+	write := kernel.Write{Verb: Create, New: o, Apply: true, Manager: manager}
 	if live != nil {
-		write.Verb, write.Old = kernel.Update, live
+		write.Verb, write.Old = Update, live
 	}
 	return w.finish(write)
 }

@@ -24,7 +24,7 @@ func benchFinish(b *testing.B, manager string, make func() kernel.Object) {
 	k := s.KeyOf(o)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, r := s.Finish(v, kernel.Write{Verb: kernel.Create, Key: k, New: o.DeepCopyObject().(kernel.Object), Manager: manager}, testNow); r != nil {
+		if _, r := s.Finish(v, kernel.Write{Verb: Create, Key: k, New: o.DeepCopyObject().(kernel.Object), Manager: manager}, testNow); r != nil {
 			b.Fatal(r)
 		}
 	}
@@ -95,7 +95,7 @@ func BenchmarkFinishUpdateManaged(b *testing.B) {
 	for b.Loop() {
 		o := old.DeepCopy()
 		o.Labels["app"] = "y"
-		if _, r := s.Finish(v, kernel.Write{Verb: kernel.Update, Key: s.KeyOf(o), Old: old, New: o, Manager: "two"}, testNow); r != nil {
+		if _, r := s.Finish(v, kernel.Write{Verb: Update, Key: s.KeyOf(o), Old: old, New: o, Manager: "two"}, testNow); r != nil {
 			b.Fatal(r)
 		}
 	}

@@ -98,7 +98,7 @@ func prepareDeployment(now, _ *appsv1.Deployment) { dropGatedPodFields(&now.Spec
 // deploymentType names what happened to a Deployment, the most telling first.
 func deploymentType(now, old *appsv1.Deployment) string {
 	switch {
-	case old == nil || kernel.Gone(now):
+	case old == nil || Gone(now):
 		return ""
 	case now.DeletionTimestamp != nil && old.DeletionTimestamp == nil:
 		return ""

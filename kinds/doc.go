@@ -5,7 +5,7 @@
 //	              │
 //	Kind[T] ── a row per resource: defaults, admission, validation, columns, names of changes
 //	              │
-//	body ─ DecodeStrict ─► object ─ Patch…, Apply ─► Write ─ Schema.Finish ─► object ─ Schema.Encode ─► Record
+//	body ─ DecodeStrict ─► object ─ Patch…, Apply ─► Write ─ Schema.Make (Finish, Encode) ─► Record
 //	                                                           │ View
 //	                                                           └► Refusal: Kubernetes' Status
 //

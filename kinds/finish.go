@@ -20,7 +20,7 @@ import (
 	"github.com/rutterhq/rutter/kernel"
 )
 
-// Finish implements kernel.Schema: it turns an intended write into the object
+// Finish turns an intended write into the object
 // as it shall stand in the log. In this order:
 //
 //	create   name and namespace · defaults · managedFields · namespace
@@ -37,16 +37,16 @@ import (
 func (s Schema) Finish(v *kernel.View, w kernel.Write, now time.Time) (kernel.Object, *kernel.Refusal) {
 	row, ok := RowFor(w.Key.Resource)
 	if !ok {
-		return nil, apierrors.NewGenericServerResponse(404, string(w.Verb),
+		return nil, apierrors.NewGenericServerResponse(404, w.Verb,
 			schema.GroupResource{Group: w.Key.Group, Resource: w.Key.Plural}, w.Key.Name, "", 0, true)
 	}
 	f := finisher{cluster: s.Cluster, view: v, Write: w, now: now, row: row, info: row.Describe()}
 	switch w.Verb {
-	case kernel.Create:
+	case Create:
 		return f.create()
-	case kernel.Update:
+	case Update:
 		return f.update()
-	case kernel.Delete:
+	case Delete:
 		return f.delete()
 	}
 	panic(fmt.Sprintf("a write of %s has the verb %q, which is none of create, update and delete", w.Key, w.Verb))

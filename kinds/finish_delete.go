@@ -54,7 +54,7 @@ func (f *finisher) result(o kernel.Object, r *kernel.Refusal) (kernel.Object, *k
 	if r != nil {
 		return nil, r
 	}
-	if !kernel.Gone(o) && unchanged(o, f.Old) {
+	if !Gone(o) && unchanged(o, f.Old) {
 		return nil, nil
 	}
 	return o, nil

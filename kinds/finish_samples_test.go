@@ -50,7 +50,7 @@ func live(t *testing.T, row Row, sample kernel.Object) {
 		return
 	}
 	limit()
-	made, err := w.finish(kernel.Write{Verb: kernel.Create, New: sample, UID: "11111111-2222-3333-4444-555555555555", Manager: "test"})
+	made, err := w.finish(kernel.Write{Verb: Create, New: sample, UID: "11111111-2222-3333-4444-555555555555", Manager: "test"})
 	if err != nil {
 		// The samples are Kubernetes', and hold what is valid there.
 		if !strings.Contains(err.Error(), "not supported yet") {
@@ -79,15 +79,15 @@ func live(t *testing.T, row Row, sample kernel.Object) {
 	}
 	old = w.put(o)
 	limit()
-	o, err = w.finish(kernel.Write{Key: w.s.KeyOf(old), Verb: kernel.Delete, Old: old, Grace: new(int64)})
-	if err != nil || o == nil || o.GetDeletionTimestamp() == nil || kernel.Gone(o) {
+	o, err = w.finish(kernel.Write{Key: w.s.KeyOf(old), Verb: Delete, Old: old, Grace: new(int64)})
+	if err != nil || o == nil || o.GetDeletionTimestamp() == nil || Gone(o) {
 		t.Errorf("%s: a delete with a finalizer: %v, %+v", name, err, o)
 		return
 	}
 	old = w.put(o)
 	limit()
-	o, err = w.finish(kernel.Write{Key: w.s.KeyOf(old), Verb: kernel.Update, Subresource: kernel.Whole, Old: old, New: without(old)})
-	if err != nil || o == nil || row.Describe().Kind != "Namespace" && !kernel.Gone(o) {
+	o, err = w.finish(kernel.Write{Key: w.s.KeyOf(old), Verb: Update, Subresource: kernel.Whole, Old: old, New: without(old)})
+	if err != nil || o == nil || row.Describe().Kind != "Namespace" && !Gone(o) {
 		t.Errorf("%s: its last finalizer is removed: %v, %+v", name, err, o)
 	}
 }

@@ -44,7 +44,7 @@ func (w *world) put(o kernel.Object) kernel.Object {
 		w.t.Fatal(err)
 	}
 	k := w.s.KeyOf(o)
-	w.view, _ = w.view.Fold(kernel.Record{Key: k, Seq: w.view.Seq() + 1, Body: body, Delete: kernel.Gone(o)})
+	w.view, _ = w.view.Fold(kernel.Record{Key: k, Seq: w.view.Seq() + 1, Body: body, Delete: Gone(o)})
 	return w.view.Entry(k).Object()
 }
 
@@ -72,7 +72,7 @@ func (w *world) finish(write kernel.Write) (kernel.Object, error) {
 // create finishes and folds.
 func (w *world) create(o kernel.Object) kernel.Object {
 	w.t.Helper()
-	got, err := w.finish(kernel.Write{Verb: kernel.Create, New: o, UID: "11111111-2222-3333-4444-555555555555"})
+	got, err := w.finish(kernel.Write{Verb: Create, New: o, UID: "11111111-2222-3333-4444-555555555555"})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func (w *world) update(old kernel.Object, sub string, change func(kernel.Object)
 	w.t.Helper()
 	o := old.DeepCopyObject().(kernel.Object)
 	change(o)
-	return w.finish(kernel.Write{Verb: kernel.Update, Subresource: sub, Old: old, New: o})
+	return w.finish(kernel.Write{Verb: Update, Subresource: sub, Old: old, New: o})
 }
 
 func testConfigMap(name string) *corev1.ConfigMap {
@@ -104,7 +104,7 @@ func TestCreateSetsSystemMetadata(t *testing.T) {
 	in.UID, in.Generation, in.ResourceVersion = "mine", 9, "4"
 	in.DeletionTimestamp = &metav1.Time{Time: testNow}
 	in.CreationTimestamp = metav1.NewTime(testNow.Add(time.Hour))
-	o, err := w.finish(kernel.Write{Verb: kernel.Create, New: in, Seen: 3})
+	o, err := w.finish(kernel.Write{Verb: Create, New: in, Seen: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,8 +114,8 @@ func TestCreateSetsSystemMetadata(t *testing.T) {
 	if !o.GetCreationTimestamp().Time.Equal(testNow.Truncate(time.Second)) {
 		t.Errorf("created at %v", o.GetCreationTimestamp())
 	}
-	again, _ := w.finish(kernel.Write{Verb: kernel.Create, New: testConfigMap("c"), Seen: 3})
-	other, _ := w.finish(kernel.Write{Verb: kernel.Create, New: testConfigMap("c"), Seen: 4})
+	again, _ := w.finish(kernel.Write{Verb: Create, New: testConfigMap("c"), Seen: 3})
+	other, _ := w.finish(kernel.Write{Verb: Create, New: testConfigMap("c"), Seen: 4})
 	if again.GetUID() != o.GetUID() || other.GetUID() == o.GetUID() {
 		t.Errorf("uids %s, %s, %s: want the first two equal, the third not", o.GetUID(), again.GetUID(), other.GetUID())
 	}
@@ -130,7 +130,7 @@ func TestCreateGeneratesNames(t *testing.T) {
 	make := func(uid string) (kernel.Object, error) {
 		in := testConfigMap("")
 		in.GenerateName = strings.Repeat("x", 60)
-		return w.finish(kernel.Write{Key: ConfigMaps.Key("default", ""), Verb: kernel.Create, New: in, UID: uid})
+		return w.finish(kernel.Write{Key: ConfigMaps.Key("default", ""), Verb: Create, New: in, UID: uid})
 	}
 	a, err := make("1")
 	if err != nil {
@@ -162,7 +162,7 @@ func TestCreateRefusals(t *testing.T) {
 		{"bad label", kernel.Write{New: &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "c", Namespace: "default", Labels: map[string]string{"a": "!"}}}}, `metadata.labels: Invalid value: "!"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.write.Verb = kernel.Create
+			c.write.Verb = Create
 			_, err := w.finish(c.write)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %s", err, c.want)
@@ -223,13 +223,13 @@ func TestDeleteWithGrace(t *testing.T) {
 	pod := w.create(testPod("p"))
 	del := func(old kernel.Object, grace *int64) kernel.Object {
 		t.Helper()
-		o, err := w.finish(kernel.Write{Key: w.s.KeyOf(old), Verb: kernel.Delete, Old: old, Grace: grace})
+		o, err := w.finish(kernel.Write{Key: w.s.KeyOf(old), Verb: Delete, Old: old, Grace: grace})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return o
 	}
-	if o := del(pod, nil); !kernel.Gone(o) {
+	if o := del(pod, nil); !Gone(o) {
 		t.Errorf("an unbound pod stays: %+v", o)
 	}
 	bound, err := w.update(pod, kernel.Whole, func(o kernel.Object) { o.(*corev1.Pod).Spec.NodeName = "n1" })
@@ -238,7 +238,7 @@ func TestDeleteWithGrace(t *testing.T) {
 	}
 	old := w.put(bound)
 	o := del(old, nil)
-	if kernel.Gone(o) || *o.GetDeletionGracePeriodSeconds() != 30 || o.GetGeneration() != 3 ||
+	if Gone(o) || *o.GetDeletionGracePeriodSeconds() != 30 || o.GetGeneration() != 3 ||
 		!o.GetDeletionTimestamp().Time.Equal(testNow.Truncate(time.Second).Add(30*time.Second)) {
 		t.Fatalf("a bound pod: %+v", o.(*corev1.Pod).ObjectMeta)
 	}
@@ -253,7 +253,7 @@ func TestDeleteWithGrace(t *testing.T) {
 	if *o.GetDeletionGracePeriodSeconds() != 5 || !o.GetDeletionTimestamp().Time.Equal(testNow.Truncate(time.Second).Add(5*time.Second)) || o.GetGeneration() != 3 {
 		t.Errorf("a delete with less grace: %+v", o.(*corev1.Pod).ObjectMeta)
 	}
-	if o := del(old, ptr.To[int64](0)); !kernel.Gone(o) {
+	if o := del(old, ptr.To[int64](0)); !Gone(o) {
 		t.Errorf("a delete without grace: %+v", o.(*corev1.Pod).ObjectMeta)
 	}
 }
@@ -263,7 +263,7 @@ func TestFinalizersAndPropagation(t *testing.T) {
 	in := testConfigMap("c")
 	in.Finalizers = []string{"a/b"}
 	old := w.create(in)
-	o, err := w.finish(kernel.Write{Key: w.s.KeyOf(old), Verb: kernel.Delete, Old: old, Propagation: ptr.To(metav1.DeletePropagationForeground)})
+	o, err := w.finish(kernel.Write{Key: w.s.KeyOf(old), Verb: Delete, Old: old, Propagation: ptr.To(metav1.DeletePropagationForeground)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,10 +276,10 @@ func TestFinalizersAndPropagation(t *testing.T) {
 		t.Errorf("a new finalizer: %v", err)
 	}
 	o, err = w.update(old, "", func(o kernel.Object) { o.SetFinalizers(nil); o.SetDeletionTimestamp(nil) })
-	if err != nil || !kernel.Gone(o) {
+	if err != nil || !Gone(o) {
 		t.Errorf("without finalizers: %v, %+v", err, o)
 	}
-	o, err = w.finish(kernel.Write{Key: w.s.KeyOf(old), Verb: kernel.Delete, Old: old, Propagation: ptr.To(metav1.DeletePropagationOrphan)})
+	o, err = w.finish(kernel.Write{Key: w.s.KeyOf(old), Verb: Delete, Old: old, Propagation: ptr.To(metav1.DeletePropagationOrphan)})
 	if err != nil || cmp.Diff([]string{"a/b", "orphan"}, o.GetFinalizers()) != "" {
 		t.Errorf("orphan: %v, %v", err, o)
 	}
@@ -289,17 +289,17 @@ func TestDeletePreconditions(t *testing.T) {
 	w := newWorld(t)
 	old := w.create(testConfigMap("c"))
 	for _, p := range []metav1.Preconditions{{UID: ptr.To(types.UID("other"))}, {ResourceVersion: ptr.To("999")}} {
-		_, err := w.finish(kernel.Write{Key: w.s.KeyOf(old), Verb: kernel.Delete, Old: old, Preconditions: &p})
+		_, err := w.finish(kernel.Write{Key: w.s.KeyOf(old), Verb: Delete, Old: old, Preconditions: &p})
 		if !apierrors.IsConflict(err) {
 			t.Errorf("%+v: %v", p, err)
 		}
 	}
 	p := metav1.Preconditions{UID: ptr.To(old.GetUID()), ResourceVersion: ptr.To(old.GetResourceVersion())}
-	o, err := w.finish(kernel.Write{Key: w.s.KeyOf(old), Verb: kernel.Delete, Old: old, Preconditions: &p})
-	if err != nil || !kernel.Gone(o) {
+	o, err := w.finish(kernel.Write{Key: w.s.KeyOf(old), Verb: Delete, Old: old, Preconditions: &p})
+	if err != nil || !Gone(o) {
 		t.Errorf("%v, %+v", err, o)
 	}
-	_, err = w.finish(kernel.Write{Key: ConfigMaps.Key("default", "none"), Verb: kernel.Delete})
+	_, err = w.finish(kernel.Write{Key: ConfigMaps.Key("default", "none"), Verb: Delete})
 	if !apierrors.IsNotFound(err) {
 		t.Errorf("of nothing: %v", err)
 	}
@@ -309,22 +309,22 @@ func TestNamespaceLife(t *testing.T) {
 	w := newWorld(t)
 	old := w.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
 	write := func(old kernel.Object, sub string) (kernel.Object, error) {
-		return w.finish(kernel.Write{Key: w.s.KeyOf(old), Verb: kernel.Delete, Old: old, Subresource: sub})
+		return w.finish(kernel.Write{Key: w.s.KeyOf(old), Verb: Delete, Old: old, Subresource: sub})
 	}
 	o, err := write(old, "")
-	if err != nil || kernel.Gone(o) || o.(*corev1.Namespace).Status.Phase != corev1.NamespaceTerminating {
+	if err != nil || Gone(o) || o.(*corev1.Namespace).Status.Phase != corev1.NamespaceTerminating {
 		t.Fatalf("first delete: %v, %+v", err, o)
 	}
 	old = w.put(o)
 	if o, err := write(old, ""); o != nil || err != nil {
 		t.Errorf("second delete: %v, %v", o, err)
 	}
-	if o, err := write(old, kernel.Whole); err != nil || !kernel.Gone(o) {
+	if o, err := write(old, kernel.Whole); err != nil || !Gone(o) {
 		t.Errorf("its controller's delete: %v, %+v", err, o)
 	}
 	for _, sub := range []string{"finalize", kernel.Whole} {
 		o, err := w.update(old, sub, func(o kernel.Object) { o.(*corev1.Namespace).Spec.Finalizers = nil })
-		if err != nil || !kernel.Gone(o) {
+		if err != nil || !Gone(o) {
 			t.Errorf("%q without finalizers: %v, %+v", sub, err, o)
 		}
 	}
@@ -361,7 +361,7 @@ func TestFinishIsPure(t *testing.T) {
 	w := newWorld(t)
 	var first []byte
 	for i := range 3 {
-		o, err := w.finish(kernel.Write{Verb: kernel.Create, New: testPod("p"), Seen: 5, Manager: "m"})
+		o, err := w.finish(kernel.Write{Verb: Create, New: testPod("p"), Seen: 5, Manager: "m"})
 		if err != nil {
 			t.Fatal(err)
 		}

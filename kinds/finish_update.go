@@ -47,7 +47,7 @@ func (f *finisher) update() (kernel.Object, *kernel.Refusal) {
 	}
 	f.endNamespace(o)
 	keepManagedTimes(o, old)
-	if !kernel.Gone(o) && unchanged(o, old) {
+	if !Gone(o) && unchanged(o, old) {
 		return nil, nil
 	}
 	return o, nil

@@ -41,7 +41,7 @@ var IPAddresses = &Kind[*networkingv1.IPAddress]{
 	},
 	Type: func(now, old *networkingv1.IPAddress) string {
 		switch {
-		case kernel.Gone(now):
+		case Gone(now):
 			return "ipaddress.released"
 		case old == nil:
 			return "ipaddress.claimed"

@@ -139,7 +139,7 @@ func (k *Kind[T]) Put(o T, ceType, note string) kernel.Change {
 
 // Remove is the Change that deletes the object.
 func (k *Kind[T]) Remove(o T, ceType, note string) kernel.Change {
-	return kernel.Change{Key: k.Key(o.GetNamespace(), o.GetName()), Type: ceType, Delete: true, Note: note}
+	return kernel.Change{Key: k.Key(o.GetNamespace(), o.GetName()), Type: ceType, Note: note}
 }
 
 // Row is a Kind whose Go type is forgotten: what generic code sees.
@@ -241,7 +241,7 @@ func (k *Kind[T]) TypeOfChange(now, old kernel.Object) string {
 		}
 	}
 	switch {
-	case kernel.Gone(now):
+	case Gone(now):
 		return k.Singular + ".deleted"
 	case old == nil:
 		return k.Singular + ".created"

@@ -30,7 +30,7 @@ var Leases = &Kind[*coordinationv1.Lease]{
 	},
 	Type: func(now, old *coordinationv1.Lease) string {
 		switch {
-		case old == nil || kernel.Gone(now) || now.DeletionTimestamp != nil:
+		case old == nil || Gone(now) || now.DeletionTimestamp != nil:
 			return ""
 		case value(now.Spec.HolderIdentity) != value(old.Spec.HolderIdentity):
 			return "lease.acquired"

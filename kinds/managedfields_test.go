@@ -243,7 +243,7 @@ func managedText(entries []metav1.ManagedFieldsEntry) []string {
 
 func TestManagedFieldsOfUpdates(t *testing.T) {
 	w := newWorld(t)
-	made, err := w.finish(kernel.Write{Verb: kernel.Create, New: testConfigMap("c"), Manager: "one"})
+	made, err := w.finish(kernel.Write{Verb: Create, New: testConfigMap("c"), Manager: "one"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +253,7 @@ func TestManagedFieldsOfUpdates(t *testing.T) {
 		o := old.DeepCopyObject().(*corev1.ConfigMap)
 		change(o)
 		later := testNow.Add(time.Minute)
-		got, r := w.s.Finish(w.view, kernel.Write{Verb: kernel.Update, Key: w.s.KeyOf(o), Old: old, New: o, Manager: "two"}, later)
+		got, r := w.s.Finish(w.view, kernel.Write{Verb: Update, Key: w.s.KeyOf(o), Old: old, New: o, Manager: "two"}, later)
 		if r != nil {
 			t.Fatal(r)
 		}

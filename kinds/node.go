@@ -156,7 +156,7 @@ func orUnknown(s string) string {
 // nodeType names what happened to a node.
 func nodeType(now, old *corev1.Node) string {
 	switch {
-	case old == nil || kernel.Gone(now):
+	case old == nil || Gone(now):
 		return ""
 	case NodeReady(now) && !NodeReady(old):
 		return "node.ready"

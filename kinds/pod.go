@@ -193,7 +193,7 @@ func podFields(p *corev1.Pod) fields.Set {
 
 // podChangeType names the most telling thing that a change of a pod says.
 func podChangeType(now, old *corev1.Pod) string {
-	if old == nil || kernel.Gone(now) || (now.DeletionTimestamp != nil && old.DeletionTimestamp == nil) {
+	if old == nil || Gone(now) || (now.DeletionTimestamp != nil && old.DeletionTimestamp == nil) {
 		return ""
 	}
 	if now.Spec.NodeName != "" && old.Spec.NodeName == "" {

@@ -229,7 +229,7 @@ func TestPodAdmission(t *testing.T) {
 	} {
 		bad := testPod("bad")
 		change(bad)
-		if _, err := w.finish(kernel.Write{Verb: kernel.Create, New: bad}); err == nil || !strings.Contains(err.Error(), words) {
+		if _, err := w.finish(kernel.Write{Verb: Create, New: bad}); err == nil || !strings.Contains(err.Error(), words) {
 			t.Errorf("%s: %v", words, err)
 		}
 	}

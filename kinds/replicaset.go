@@ -42,7 +42,7 @@ var ReplicaSets = &Kind[*appsv1.ReplicaSet]{
 	},
 	Type: func(now, old *appsv1.ReplicaSet) string {
 		switch {
-		case old == nil || kernel.Gone(now):
+		case old == nil || Gone(now):
 			return ""
 		case value(now.Spec.Replicas) != value(old.Spec.Replicas):
 			return "replicaset.scaled"

@@ -106,7 +106,7 @@ func withTypeMeta(body []byte, o kernel.Object) []byte {
 	return append([]byte(head), body[1:]...)
 }
 
-// Encode implements kernel.Schema: EncodeJSON without resourceVersion and with
+// Encode gives the body of a Record: EncodeJSON without resourceVersion and with
 // what is secret sealed.
 func (s Schema) Encode(o kernel.Object) ([]byte, error) {
 	o, err := s.sealed(o)
@@ -157,9 +157,4 @@ func (s Schema) Decode(k kernel.Key, body []byte) (kernel.Object, error) {
 		return nil, fmt.Errorf("decode %s: %w", k, err)
 	}
 	return o, nil
-}
-
-// TypeOf implements kernel.Schema.
-func (Schema) TypeOf(old, finished kernel.Object) string {
-	return mustRowOf(finished).TypeOfChange(finished, old)
 }

@@ -96,12 +96,11 @@ func TestEncodeFillsInType(t *testing.T) {
 }
 
 func TestTypeOf(t *testing.T) {
-	s := Schema{}
 	o := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "c"}}
-	if got := s.TypeOf(nil, o); got != "configmap.created" {
+	if got := TypeOf(nil, o); got != "configmap.created" {
 		t.Errorf("a new one is %s", got)
 	}
-	if got := s.TypeOf(o, o); got != "configmap.updated" {
+	if got := TypeOf(o, o); got != "configmap.updated" {
 		t.Errorf("a change is %s", got)
 	}
 }

@@ -65,7 +65,7 @@ func (c *replays) again(landed []kernel.Record, taken map[place]bool) error {
 	}
 	all := slices.Concat(c.w.Deciders...)
 	at := slices.IndexFunc(all, func(one kernel.Decider) bool { return one.Name == d.Decision.Decider })
-	wanted := kernel.Decide(c.w.schema, &all[at], c.w.views[d.Seen], key, d.Time).Records
+	wanted, _ := kernel.Decide(c.w.schema, &all[at], c.w.views[d.Seen], key, d.Time)
 	what := fmt.Sprintf("%s on %s, seen %d, at %s", d.Source, key, d.Seen, d.Time.Format(time.RFC3339Nano))
 	if err := c.w.surge.decided(c.w.views[d.Seen], wanted); err != nil {
 		return fmt.Errorf("%s: %w", what, err)

@@ -103,7 +103,7 @@ func (n *node) silence(mute bool) {
 			}
 		}
 	}
-	wr := kernel.Write{Key: kinds.Nodes.Key("", n.name), Verb: kernel.Update, Subresource: kernel.Whole, Old: o, New: changed}
+	wr := kernel.Write{Key: kinds.Nodes.Key("", n.name), Subresource: kernel.Whole, New: changed}
 	if err := n.w.write("door", n.w.view(), wr); err != nil {
 		n.w.fail(err)
 	}
@@ -155,11 +155,11 @@ func (n *node) nextOf(p *corev1.Pod) *podStep {
 
 // do writes what became of the pod. If it has changed meanwhile, nothing.
 func (n *node) do(p *corev1.Pod, s *podStep) {
-	wr := kernel.Write{Key: kinds.Pods.Key(p.Namespace, p.Name), Verb: kernel.Delete, Old: p, Grace: new(int64)}
+	wr := kernel.Write{Key: kinds.Pods.Key(p.Namespace, p.Name), Grace: new(int64)}
 	if s.do != nil {
 		changed := p.DeepCopy()
 		s.do(changed, n.w)
-		wr = kernel.Write{Key: wr.Key, Verb: kernel.Update, Subresource: kernel.Whole, Old: p, New: changed}
+		wr = kernel.Write{Key: wr.Key, Subresource: kernel.Whole, New: changed}
 	}
 	if err := n.w.write("nodeagent/"+n.name, n.view, wr); err != nil && !errors.Is(err, events.ErrConflict) {
 		n.w.fail(err)

@@ -98,7 +98,7 @@ func (u *users) update(d *appsv1.Deployment, i int) {
 	changed := d.DeepCopy()
 	*changed.Spec.Replicas = u.want[i].replicas
 	changed.Spec.Template.Spec.Containers[0].Image = u.want[i].image
-	u.write(kernel.Write{Key: kinds.Deployments.Key(namespace, d.Name), Verb: kernel.Update, Old: d, New: changed})
+	u.write(kernel.Write{Key: kinds.Deployments.Key(namespace, d.Name), New: changed})
 }
 
 func (u *users) deletePod() {
@@ -109,7 +109,7 @@ func (u *users) deletePod() {
 }
 
 func (u *users) delete(k kernel.Key, old kernel.Object) {
-	u.write(kernel.Write{Key: k, Verb: kernel.Delete, Old: old})
+	u.write(kernel.Write{Key: k})
 }
 
 func (u *users) write(wr kernel.Write) {

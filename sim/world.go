@@ -236,32 +236,23 @@ func (w *World) append(r kernel.Record) (kernel.Seq, error) {
 
 // create writes an object that there is not yet.
 func (w *World) create(source string, o kernel.Object) {
-	if err := w.write(source, w.view(), kernel.Write{Key: w.schema.KeyOf(o), Verb: kernel.Create, Subresource: kernel.Whole, New: o}); err != nil {
+	if err := w.write(source, w.view(), kernel.Write{Key: w.schema.KeyOf(o), Subresource: kernel.Whole, New: o}); err != nil {
 		w.fail(err)
 	}
 }
 
 // write makes a write from outside, decided upon with the View.
 func (w *World) write(source string, v *kernel.View, wr kernel.Write) error {
-	wr.By, wr.Seen = source, v.Seq()
-	o, refusal := w.schema.Finish(v, wr, w.now)
+	wr.By = source
+	r, refusal := w.schema.Propose(v, wr, w.now)
 	if refusal != nil {
-		return fmt.Errorf("%s %s by %s: %w", wr.Verb, wr.Key, source, refusal)
+		return fmt.Errorf("write of %s by %s: %w", wr.Key, source, refusal)
 	}
-	if o == nil {
+	if r == nil {
 		return nil
 	}
-	body, err := w.schema.Encode(o)
-	if err != nil {
-		return err
-	}
-	r := kernel.Record{Key: wr.Key, Delete: kernel.Gone(o), Body: body, Envelope: events.Envelope{
-		ID: fmt.Sprintf("outside-%d", len(w.records)), Source: source, Type: w.schema.TypeOf(wr.Old, o), Time: w.now, Seen: wr.Seen,
-	}}
-	if e := v.Entry(wr.Key); e != nil {
-		r.Expect = e.Seq
-	}
-	_, err = w.append(r)
+	r.ID = fmt.Sprintf("outside-%d", len(w.records))
+	_, err := w.append(*r)
 	return err
 }
 

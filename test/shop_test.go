@@ -34,7 +34,6 @@ import (
 
 	"github.com/rutterhq/rutter/kinds"
 	"github.com/rutterhq/rutter/test/load"
-	"github.com/rutterhq/rutter/test/tools"
 )
 
 const (
@@ -138,14 +137,14 @@ kind: Pod
 metadata: {name: client, namespace: client, labels: {app: client}}
 spec:
   containers:
-  - {name: loadgen, image: ` + tools.Image + `}
+  - {name: loadgen, image: ` + toolsImage + `}
 ---
 apiVersion: v1
 kind: Pod
 metadata: {name: echo, namespace: client, labels: {app: echo}}
 spec:
   containers:
-  - {name: loadgen, image: ` + tools.Image + `}
+  - {name: loadgen, image: ` + toolsImage + `}
 ---
 apiVersion: v1
 kind: Service
@@ -194,7 +193,7 @@ spec:
     spec:
       terminationGracePeriodSeconds: 1
       containers:
-      - {name: sleep, image: ` + tools.Image + `}
+      - {name: sleep, image: ` + toolsImage + `}
 ---
 apiVersion: v1
 kind: Service
@@ -213,7 +212,7 @@ metadata: {name: haunted, namespace: client}
 spec:
   nodeName: ghost
   containers:
-  - {name: sleep, image: ` + tools.Image + `}
+  - {name: sleep, image: ` + toolsImage + `}
 `
 
 func (s *story) ingressTarget(path string) load.Target {

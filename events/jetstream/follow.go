@@ -128,9 +128,7 @@ func (f *follower) run(ctx context.Context) error {
 		if r.Seq != f.at+1 {
 			return fmt.Errorf("event %d follows %d: %w", r.Seq, f.at, events.ErrGone)
 		}
-		if err := f.log.commit(ctx, r.Seq); err != nil {
-			return err
-		}
+		f.log.saw(r.Seq)
 		if f.stopped = !f.yield(r, nil); f.stopped {
 			return nil
 		}

@@ -48,8 +48,7 @@ type Log struct {
 	slots   chan struct{} // one for every Append on its way
 	first   atomic.Uint64 // a Seq that is not above the stream's first one
 	last    lastIndex
-	server  *Server    // that this process runs and nc leads to, or nil
-	commits *committer // the server's, if nobody outside this process writes; else nil
+	durable *atomic.Uint64 // the server's, if nobody outside this process writes; else nil
 
 	mu      sync.Mutex        // protects the following fields
 	down    chan struct{}     // closed when the connection is lost; then made anew
@@ -79,13 +78,8 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 		l.ackWait = apiTimeout
 	}
 	l.last.read = l.readLast
-	if s, ok := nc.Opts.InProcessServer.(*Server); ok {
-		if l.server = s; s.alone() {
-			l.commits = s.commits
-		}
-		if err := s.SyncStore(); err != nil { // the stream may be new, or changed
-			return nil, fmt.Errorf("open the log: %w", err)
-		}
+	if s, ok := nc.Opts.InProcessServer.(*Server); ok && s.alone() {
+		l.durable = &s.durable
 	}
 	if l.acks, err = newAcks(nc); err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
@@ -96,9 +90,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
-	if err := l.commit(ctx, last); err != nil {
-		return nil, fmt.Errorf("open the log: %w", err)
-	}
+	l.saw(last)
 	return l, nil
 }
 

@@ -1,7 +1,6 @@
 package kerneltest
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,38 +23,20 @@ func (l *listener) Errorf(format string, args ...any) {
 	l.told = append(l.told, fmt.Sprintf(format, args...))
 }
 
-var configMaps = kernel.Resource{Plural: "configmaps"}
-
-// plain is a Schema of ConfigMaps without rules.
-type plain struct{}
-
-func (plain) KeyOf(o kernel.Object) kernel.Key {
-	return kernel.Key{Resource: configMaps, Namespace: "d", Name: o.GetName()}
-}
-func (plain) Encode(o kernel.Object) ([]byte, error) { return json.Marshal(o) }
-func (plain) TypeOf(_, _ kernel.Object) string       { return "configmap.put" }
-func (plain) Decode(_ kernel.Key, b []byte) (kernel.Object, error) {
-	c := &corev1.ConfigMap{}
-	return c, json.Unmarshal(b, c)
-}
-func (plain) Finish(_ *kernel.View, w kernel.Write, _ time.Time) (kernel.Object, *kernel.Refusal) {
-	return w.New, nil
-}
-
 // copier copies ConfigMap a to b once, by a function that may misbehave.
 func copier(value func(from *corev1.ConfigMap) string) kernel.Decider {
-	rs := []kernel.Resource{configMaps}
+	rs := []kernel.Resource{ConfigMaps}
 	return kernel.Decider{Name: "copier", Reads: rs, Writes: rs,
 		Wakes: func(_ *kernel.View, e kernel.Event) []kernel.Key { return []kernel.Key{e.Key} },
 		Decide: func(v *kernel.View, k kernel.Key, _ time.Time) kernel.Decision {
 			to := &corev1.ConfigMap{}
-			to.Name = "b"
+			to.Namespace, to.Name = "d", "b"
 			from, ok := v.Get(k)
-			if _, done := v.Get(plain{}.KeyOf(to)); k.Name != "a" || !ok || done {
+			if _, done := v.Get(Plain{}.KeyOf(to)); k.Name != "a" || !ok || done {
 				return kernel.Decision{}
 			}
 			to.Data = map[string]string{"value": value(from.(*corev1.ConfigMap))}
-			return kernel.Decision{Changes: []kernel.Change{{Key: plain{}.KeyOf(to), Object: to}}}
+			return kernel.Decision{Changes: []kernel.Change{{Key: Plain{}.KeyOf(to), Object: to}}}
 		}}
 }
 
@@ -76,8 +57,8 @@ func TestTheRunnerFindsWhatADeciderMustNot(t *testing.T) {
 		}(), "replay: 1 of 1 changes are unexplained"},
 	} {
 		l := &listener{TB: t}
-		w := NewWorld(l, plain{}, copier(c.value))
-		w.Put("user:u", kernel.Key{Resource: configMaps, Namespace: "d", Name: "a"}, "", `{data: {value: "1"}}`)
+		w := NewWorld(l, Plain{}, copier(c.value))
+		w.Put("user:u", kernel.Key{Resource: ConfigMaps, Namespace: "d", Name: "a"}, "", `{data: {value: "1"}}`)
 		w.Settle()
 		w.Replay()
 		if len(w.Records()) != 2 || w.Records()[1].Source != "copier" || !slices.Equal(w.Records()[1].Cause, []kernel.Seq{1}) {

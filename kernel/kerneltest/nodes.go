@@ -16,13 +16,13 @@ func (w *World) stepNodes() bool {
 	changed := false
 	for e := range w.view.Entries(pods, "") {
 		o := e.Object()
-		spec, status := podFields(w, o)
+		spec, status := podFields(w.t, o)
 		if spec == "" {
 			continue
 		}
 		switch {
 		case o.GetDeletionTimestamp() != nil:
-			w.write("nodeagent/"+spec, "", kernel.Write{Key: e.Key, Verb: kernel.Delete, Old: o, Grace: new(int64)})
+			w.write("nodeagent/"+spec, "", kernel.Write{Key: e.Key, Grace: new(int64)})
 			changed = true
 		case status == "" || status == "Pending":
 			at := w.Now.Format("2006-01-02T15:04:05Z")
@@ -44,16 +44,12 @@ status:
 }
 
 // podFields reads a pod without knowing its Go type, as all of the kernel.
-func podFields(w *World, o kernel.Object) (node, phase string) {
-	body, err := w.schema.Encode(o)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+func podFields(t testing.TB, o kernel.Object) (node, phase string) {
 	var p struct {
 		Spec   struct{ NodeName string }
 		Status struct{ Phase string }
 	}
-	mustUnmarshal(w.t, body, &p)
+	mustUnmarshal(t, mustJSON(o), &p)
 	return p.Spec.NodeName, p.Status.Phase
 }
 

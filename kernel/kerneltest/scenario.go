@@ -15,7 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
-	"gopkg.in/evanphx/json-patch.v4"
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	"sigs.k8s.io/yaml"
 
 	"github.com/rutterhq/rutter/events"
@@ -156,13 +156,10 @@ func (w *World) Put(source string, k kernel.Key, ceType, text string) {
 	if err != nil {
 		w.t.Fatalf("%s: %v", k, err)
 	}
-	wr := kernel.Write{Key: k, Verb: kernel.Create, Subresource: kernel.Whole}
+	wr := kernel.Write{Key: k, Subresource: kernel.Whole}
 	body := []byte(`{}`)
 	if old, ok := w.view.Get(k); ok {
-		wr.Verb, wr.Old = kernel.Update, old
-		if body, err = w.schema.Encode(old); err != nil {
-			w.t.Fatal(err)
-		}
+		body = mustJSON(old)
 	}
 	if string(patch) != "null" {
 		if body, err = jsonpatch.MergePatch(body, patch); err != nil {
@@ -172,6 +169,7 @@ func (w *World) Put(source string, k kernel.Key, ceType, text string) {
 	if wr.New, err = w.schema.Decode(k, body); err != nil {
 		w.t.Fatalf("%s: %v", k, err)
 	}
+	wr.New.SetResourceVersion("")
 	wr.New.SetName(k.Name)
 	wr.New.SetNamespace(k.Namespace)
 	w.write(source, ceType, wr)
@@ -185,11 +183,10 @@ func (w *World) Delete(source string, k kernel.Key) {
 
 func (w *World) remove(source string, k kernel.Key, atOnce bool) {
 	w.t.Helper()
-	old, ok := w.view.Get(k)
-	if !ok {
+	if _, ok := w.view.Get(k); !ok {
 		w.t.Fatalf("delete %s: there is none", k)
 	}
-	wr := kernel.Write{Key: k, Verb: kernel.Delete, Old: old}
+	wr := kernel.Write{Key: k}
 	if atOnce {
 		wr.Grace = new(int64)
 	}
@@ -198,27 +195,19 @@ func (w *World) remove(source string, k kernel.Key, atOnce bool) {
 
 func (w *World) write(source, ceType string, wr kernel.Write) {
 	w.t.Helper()
-	wr.By, wr.Seen = source, w.view.Seq()
-	o, refusal := w.schema.Finish(w.view, wr, w.Now)
+	wr.By = source
+	r, refusal := w.schema.Propose(w.view, wr, w.Now)
 	if refusal != nil {
-		w.t.Fatalf("%s %s by %s: %v", wr.Verb, wr.Key, source, refusal)
+		w.t.Fatalf("write of %s by %s: %v", wr.Key, source, refusal)
 	}
-	if o == nil {
+	if r == nil {
 		return
 	}
-	body, err := w.schema.Encode(o)
-	if err != nil {
-		w.t.Fatal(err)
+	r.ID = fmt.Sprintf("given-%d", len(w.all))
+	if ceType != "" {
+		r.Type = ceType
 	}
-	if ceType == "" {
-		ceType = w.schema.TypeOf(wr.Old, o)
-	}
-	r := kernel.Record{Key: wr.Key, Delete: kernel.Gone(o), Body: body,
-		Envelope: events.Envelope{ID: fmt.Sprintf("given-%d", len(w.all)), Source: source, Type: ceType, Time: w.Now, Seen: wr.Seen}}
-	if e := w.view.Entry(wr.Key); e != nil {
-		r.Expect = e.Seq
-	}
-	if _, err := w.append(r); err != nil {
+	if _, err := w.append(*r); err != nil {
 		w.t.Fatal(err)
 	}
 }

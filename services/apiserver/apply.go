@@ -39,10 +39,10 @@ func (r *request) apply(patch []byte, subresource, directive string, dryRun bool
 	by.manager = manager
 	res, err := r.s.write(r.Context(), write{row: r.row, key: r.key(), by: by, dryRun: dryRun,
 		propose: func(v *kernel.View, live *kernel.Entry) (kernel.Write, error) {
-			w := kernel.Write{Verb: kernel.Create, Subresource: subresource, Apply: true}
+			w := kernel.Write{Subresource: subresource, Apply: true}
 			var before kernel.Object
 			if live != nil {
-				w.Verb, before = kernel.Update, live.Object()
+				w.Verb, before = kinds.Update, live.Object()
 			} else if subresource != "" {
 				return w, r.notFound(r.info.Name)
 			}

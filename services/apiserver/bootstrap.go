@@ -167,13 +167,13 @@ func (s *Server) ensureAs(ctx context.Context, o kernel.Object, by author, chang
 	key := s.cfg.Schema.KeyOf(o)
 	_, err := s.write(ctx, write{row: row, key: key, by: by, propose: func(_ *kernel.View, live *kernel.Entry) (kernel.Write, error) {
 		if live == nil {
-			return kernel.Write{Verb: kernel.Create, Subresource: kernel.Whole, New: o.DeepCopyObject().(kernel.Object)}, nil
+			return kernel.Write{Subresource: kernel.Whole, New: o.DeepCopyObject().(kernel.Object)}, nil
 		}
 		next := change(live.Object())
 		if next == nil {
 			return kernel.Write{}, errKept
 		}
-		return kernel.Write{Verb: kernel.Update, New: next}, nil
+		return kernel.Write{New: next}, nil
 	}})
 	if err == errKept || apierrors.IsAlreadyExists(err) {
 		return nil

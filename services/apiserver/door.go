@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/kernel"
@@ -242,8 +243,7 @@ func (d *door) append(r *request, node string) error {
 // What the node may write, and that it is the node who writes, is decided
 // here, not by what the Record says.
 func (d *door) take(ctx context.Context, node string, in events.Record) (kernel.Seq, error) {
-	row, ok := kinds.RowFor(in.Key.Resource)
-	if !ok || in.Key.Name == "" {
+	if _, ok := kinds.RowFor(in.Key.Resource); !ok || in.Key.Name == "" {
 		return 0, badRequest("key: %q names no object: expected resource/name or resource/namespace/name", in.Key)
 	}
 	v, err := d.viewAt(ctx, max(in.Expect, in.Seen))
@@ -257,37 +257,36 @@ func (d *door) take(ctx context.Context, node string, in events.Record) (kernel.
 	if entry != nil && entry.Seq != in.Expect || entry == nil && in.Expect != 0 {
 		return 0, fmt.Errorf("%s: %w", in.Key, events.ErrConflict)
 	}
-	w := kernel.Write{Key: in.Key, Verb: kernel.Create, Subresource: kernel.Whole, By: actorOf(node), Manager: "rutter-nodeagent", Seen: in.Seen}
+	w := kernel.Write{Key: in.Key, Verb: kinds.Create, Subresource: kernel.Whole, By: actorOf(node), Manager: "rutter-nodeagent", Seen: in.Seen}
 	if entry != nil && !entry.Delete {
-		w.Old, w.Verb = entry.Object(), kernel.Update
+		w.Old, w.Verb = entry.Object(), kinds.Update
 	}
 	if in.Delete {
-		w.Verb, w.Grace = kernel.Delete, new(int64)
+		w.Verb, w.Grace = kinds.Delete, new(int64)
 	} else if w.New, err = d.s.cfg.Schema.Decode(in.Key, in.Body); err != nil {
 		return 0, badRequest("body: %v", err)
 	}
 	if err := mayWrite(v, node, &w); err != nil {
 		return 0, err
 	}
-	return d.finish(ctx, row, v, w, in)
+	if in.Delete && w.Old == nil {
+		return 0, apierrors.NewNotFound(schema.GroupResource{Group: in.Key.Group, Resource: in.Key.Plural}, in.Key.Name)
+	}
+	return d.finish(ctx, v, w, in)
 }
 
 // finish applies the rules of a write and appends it.
-func (d *door) finish(ctx context.Context, row kinds.Row, v *kernel.View, w kernel.Write, in events.Record) (kernel.Seq, error) {
-	finished, refused := d.s.cfg.Schema.Finish(v, w, d.s.out.Now().Round(0).UTC())
+func (d *door) finish(ctx context.Context, v *kernel.View, w kernel.Write, in events.Record) (kernel.Seq, error) {
+	p, refused := d.s.cfg.Schema.Make(v, w, d.s.out.Now().Round(0).UTC())
 	if refused != nil {
 		return 0, refused
 	}
-	if finished == nil {
+	if p == nil {
 		return in.Expect, nil
 	}
-	out := events.Record{Key: in.Key, Expect: in.Expect, Delete: kernel.Gone(finished), Envelope: in.Envelope}
-	out.Source, out.Decision, out.Time = w.By, nil, d.s.out.Now().Round(0).UTC()
-	var err error
-	if out.Body, err = d.s.cfg.Schema.Encode(finished); err != nil {
-		return 0, err
-	}
-	out.Type = row.TypeOfChange(finished, w.Old)
+	out := p.Record
+	out.Envelope = in.Envelope
+	out.Source, out.Type, out.Time, out.Decision = p.Source, p.Type, p.Time, nil
 	if t, _, _ := strings.Cut(in.Type, "."); t == "container" {
 		out.Type = in.Type // what happened inside the pod only the node can name
 	}

@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/kernel"
 	"github.com/rutterhq/rutter/kinds"
 )
@@ -133,25 +132,19 @@ func (p *presence) append(ctx context.Context, n *corev1.Node, c *corev1.NodeCon
 	observed := entry.Object().(*corev1.Node).DeepCopy()
 	observed.Status.Conditions = slices.DeleteFunc(observed.Status.Conditions, func(o corev1.NodeCondition) bool { return o.Type == c.Type })
 	observed.Status.Conditions = append(observed.Status.Conditions, *c)
-	now := p.s.out.Now().Round(0).UTC()
-	finished, refused := p.s.cfg.Schema.Finish(v, kernel.Write{Key: entry.Key, Verb: kernel.Update, Subresource: "status",
-		Old: entry.Object(), New: observed, By: doorActor, Manager: doorActor, Seen: v.Seq()}, now)
+	done, refused := p.s.cfg.Schema.Make(v, kernel.Write{Key: entry.Key, Subresource: "status", New: observed, By: doorActor, Manager: doorActor},
+		p.s.out.Now().Round(0).UTC())
 	if refused != nil {
 		return refused
 	}
-	if finished == nil {
+	if done == nil {
 		return nil
 	}
-	body, err := p.s.cfg.Schema.Encode(finished)
-	if err != nil {
-		return err
-	}
-	what := "node.silent"
+	done.ID, done.Type, done.Note = p.s.out.ID(), "node.silent", c.Message
 	if c.Status == corev1.ConditionTrue {
-		what = "node.heard"
+		done.Type = "node.heard"
 	}
-	seq, err := p.s.cfg.Log.Append(ctx, events.Record{Key: entry.Key, Expect: entry.Seq, Body: body, Envelope: events.Envelope{
-		ID: p.s.out.ID(), Source: doorActor, Type: what, Time: now, Seen: v.Seq(), Note: c.Message}})
+	seq, err := p.s.cfg.Log.Append(ctx, done.Record)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func mayWrite(v *kernel.View, node string, w *kernel.Write) error {
 		if w.Key.Name != node {
 			return deny("node %q may write only its own Node", node)
 		}
-		if w.Verb == kernel.Delete {
+		if w.Verb == kinds.Delete {
 			return deny("a node may not delete itself")
 		}
 		return mayChangeNode(node, w, deny)
@@ -76,7 +76,7 @@ func mayWrite(v *kernel.View, node string, w *kernel.Write) error {
 		if old == nil || old.Spec.NodeName != node {
 			return deny("node %q may write only pods that are bound to it", node)
 		}
-		if w.Verb == kernel.Delete && old.DeletionTimestamp == nil {
+		if w.Verb == kinds.Delete && old.DeletionTimestamp == nil {
 			return deny("a node deletes a pod only after its deletion was asked for")
 		}
 		w.Subresource = "status"
@@ -117,7 +117,7 @@ func mayChangeNode(node string, w *kernel.Write, deny func(string, ...any) error
 // mayReport lets a node write Events under its own name, but none about other
 // nodes and their pods. A pod that is gone may still be told of.
 func mayReport(v *kernel.View, node string, w *kernel.Write, deny func(string, ...any) error) error {
-	if w.Verb == kernel.Delete {
+	if w.Verb == kinds.Delete {
 		return deny("a node does not delete Events")
 	}
 	e := w.New.(*corev1.Event)

@@ -280,8 +280,8 @@ func (s *Server) follow(ctx context.Context) error {
 		if err := s.project.restart(ctx, s.cfg.Log, v); err != nil && ctx.Err() == nil {
 			s.cfg.Logger.Warn().Err(err).Msg("events of the last hour are incomplete")
 		}
-		for step, err := range s.cfg.Mirror.Since(ctx, v.Seq()) {
-			if err != nil {
+		for step := range s.cfg.Mirror.Since(ctx, v.Seq()) {
+			if step.Fresh {
 				break // the log was read anew: so do we
 			}
 			s.access.step(step)

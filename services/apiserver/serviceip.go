@@ -168,10 +168,10 @@ func (s *Server) claimThis(ctx context.Context, v *kernel.View, svc, old *corev1
 // refusable finds out whether the service would be refused for another
 // reason, so that no address is claimed in vain.
 func (s *Server) refusable(v *kernel.View, svc, old *corev1.Service, by author) error {
-	w := kernel.Write{Key: kernel.Key{Resource: servicesResource, Namespace: svc.Namespace, Name: svc.Name}, Verb: kernel.Create,
+	w := kernel.Write{Key: kernel.Key{Resource: servicesResource, Namespace: svc.Namespace, Name: svc.Name}, Verb: kinds.Create,
 		New: svc.DeepCopy(), By: by.source, Groups: by.groups, UID: s.out.ID(), Seen: v.Seq()}
 	if old != nil {
-		w.Verb, w.Old = kernel.Update, old
+		w.Verb, w.Old = kinds.Update, old
 	}
 	if _, ref := s.cfg.Schema.Finish(v, w, s.out.Now().UTC()); ref != nil {
 		return ref
@@ -196,7 +196,7 @@ func (s *Server) appendClaim(ctx context.Context, svc *corev1.Service, ip netip.
 			if live != nil {
 				return kernel.Write{}, apierrors.NewAlreadyExists(groupResource(row), claim.Name)
 			}
-			return kernel.Write{Verb: kernel.Create, New: claim.DeepCopy()}, nil
+			return kernel.Write{New: claim.DeepCopy()}, nil
 		}})
 	return err
 }
@@ -220,7 +220,7 @@ func (s *Server) renewClaim(ctx context.Context, e *kernel.Entry, by author) err
 				claim.Annotations = map[string]string{}
 			}
 			claim.Annotations[claimMark] = s.out.ID()
-			return kernel.Write{Verb: kernel.Update, New: claim}, nil
+			return kernel.Write{New: claim}, nil
 		}})
 	return err
 }

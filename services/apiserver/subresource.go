@@ -109,7 +109,7 @@ func (r *request) podBinding() error {
 			}
 			pod.Spec.NodeName = b.Target.Name
 			setScheduled(pod)
-			return kernel.Write{Verb: kernel.Update, Subresource: kernel.Whole, New: pod}, nil
+			return kernel.Write{Subresource: kernel.Whole, New: pod}, nil
 		}})
 	if err != nil {
 		return err

@@ -329,11 +329,11 @@ func (w *watcher) flush() error {
 func (s *Server) since(ctx context.Context, after kernel.Seq) iter.Seq2[kernel.Step, error] {
 	return func(yield func(kernel.Step, error) bool) {
 		gone := false
-		for step, err := range s.cfg.Mirror.Since(ctx, after) {
-			if gone = errors.Is(err, events.ErrGone); gone {
+		for step := range s.cfg.Mirror.Since(ctx, after) {
+			if gone = step.Fresh; gone {
 				break
 			}
-			if !yield(step, err) {
+			if !yield(step, nil) {
 				return
 			}
 			after = step.View.Seq()
@@ -349,8 +349,12 @@ func (s *Server) since(ctx context.Context, after kernel.Seq) iter.Seq2[kernel.S
 			}
 			after = step.View.Seq()
 		}
-		for step, err := range s.cfg.Mirror.Since(ctx, after) {
-			if !yield(step, err) {
+		for step := range s.cfg.Mirror.Since(ctx, after) {
+			if step.Fresh {
+				yield(kernel.Step{}, events.ErrGone)
+				return
+			}
+			if !yield(step, nil) {
 				return
 			}
 		}
@@ -360,10 +364,8 @@ func (s *Server) since(ctx context.Context, after kernel.Seq) iter.Seq2[kernel.S
 // replayable refuses a watch that begins in the past, while it can still be
 // refused, if there is no room for it: the client comes back later.
 func (s *Server) replayable(ctx context.Context, after kernel.Seq) error {
-	now, cancel := context.WithCancel(ctx)
-	cancel() // only what is there already
-	for _, err := range s.cfg.Mirror.Since(now, after) {
-		if !errors.Is(err, events.ErrGone) {
+	for step := range s.cfg.Mirror.Since(ctx, after) {
+		if !step.Fresh {
 			return nil
 		}
 		done, err := s.replaySlot(ctx)

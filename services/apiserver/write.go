@@ -155,8 +155,7 @@ func (q *queues) take(ctx context.Context, k kernel.Key) (done func(), err error
 
 // attempt makes a write on one View.
 func (s *Server) attempt(ctx context.Context, v *kernel.View, w *write) (written, error) {
-	before := v.Entry(w.key)
-	live := before
+	live := v.Entry(w.key)
 	if live != nil && live.Delete {
 		live = nil
 	}
@@ -164,72 +163,50 @@ func (s *Server) attempt(ctx context.Context, v *kernel.View, w *write) (written
 	if err != nil {
 		return written{}, err
 	}
-	kw.Key, kw.By, kw.Groups, kw.Seen = w.key, w.by.source, w.by.groups, v.Seq()
+	kw.Key, kw.By, kw.Groups = w.key, w.by.source, w.by.groups
 	if kw.Manager == "" {
 		kw.Manager = w.by.manager
 	}
-	if live != nil {
-		kw.Old = live.Object()
-	}
-	now := s.out.Now().UTC()
-	key, o, err := s.finish(v, &kw, now)
+	p, err := s.make(v, kw)
 	if err != nil {
 		return written{}, err
 	}
-	if o == nil {
-		return written{object: kw.Old, seq: live.Seq, same: true}, nil
+	if p == nil {
+		return written{object: live.Object(), seq: live.Seq, same: true}, nil
 	}
-	res := written{object: o, created: kw.Verb == kernel.Create, deleted: kernel.Gone(o)}
+	res := written{object: p.Object, created: p.Verb == kinds.Create, deleted: p.Delete}
 	if w.dryRun {
 		if live != nil {
-			o.SetResourceVersion(strconv.FormatUint(uint64(live.Seq), 10))
+			p.Object.SetResourceVersion(strconv.FormatUint(uint64(live.Seq), 10))
 		}
 		return res, nil
 	}
-	if key != w.key {
-		before = v.Entry(key)
+	p.ID, p.Trace, p.Note = s.out.ID(), w.by.trace, w.by.note
+	if res.seq, err = s.cfg.Log.Append(ctx, p.Record); err != nil {
+		return written{}, fmt.Errorf("append for %s: %w", p.Key, err)
 	}
-	rec := kernel.Record{Key: key, Delete: res.deleted, Envelope: events.Envelope{
-		ID: s.out.ID(), Source: w.by.source, Type: s.cfg.Schema.TypeOf(kw.Old, o), Time: now,
-		Seen: v.Seq(), Trace: w.by.trace, Note: w.by.note,
-	}}
-	if before != nil {
-		rec.Expect = before.Seq
-	}
-	if rec.Body, err = s.cfg.Schema.Encode(o); err != nil {
-		return written{}, err
-	}
-	if res.seq, err = s.cfg.Log.Append(ctx, rec); err != nil {
-		return written{}, fmt.Errorf("append for %s: %w", key, err)
-	}
-	res.body = rec.Body
-	o.SetResourceVersion(strconv.FormatUint(uint64(res.seq), 10))
+	res.body = p.Body
+	p.Object.SetResourceVersion(strconv.FormatUint(uint64(res.seq), 10))
 	return res, nil
 }
 
-// finish applies the rules of Kubernetes. A generated name that is taken is
+// make applies the rules of Kubernetes. A generated name that is taken is
 // drawn again.
-func (s *Server) finish(v *kernel.View, kw *kernel.Write, now time.Time) (kernel.Key, kernel.Object, error) {
-	var draft kernel.Object
-	if kw.Verb == kernel.Create && kw.Key.Name == "" {
-		draft = kw.New.DeepCopyObject().(kernel.Object)
+func (s *Server) make(v *kernel.View, w kernel.Write) (*kinds.Proposal, error) {
+	var draft kernel.Object // of an object whose name is to be generated
+	if w.Key.Name == "" && w.New.GetGenerateName() != "" {
+		draft = w.New.DeepCopyObject().(kernel.Object)
 	}
 	for n := 1; ; n++ {
-		if kw.Verb == kernel.Create {
-			kw.UID = s.out.ID()
+		w.UID = s.out.ID()
+		p, refused := s.cfg.Schema.Make(v, w, s.out.Now().UTC())
+		if refused == nil {
+			return p, nil
 		}
-		o, ref := s.cfg.Schema.Finish(v, *kw, now)
-		if ref == nil {
-			key := kw.Key
-			if o != nil && key.Name == "" {
-				key.Name = o.GetName()
-			}
-			return key, o, nil
+		if draft == nil || !apierrors.IsAlreadyExists(refused) || n >= attempts {
+			return nil, refused
 		}
-		if draft == nil || draft.GetGenerateName() == "" || !apierrors.IsAlreadyExists(ref) || n >= attempts {
-			return kw.Key, nil, ref
-		}
-		kw.New = draft.DeepCopyObject().(kernel.Object)
+		w.New = draft.DeepCopyObject().(kernel.Object)
 	}
 }
 
@@ -361,7 +338,7 @@ func (s *Server) create(ctx context.Context, u *User, row kinds.Row, namespace s
 			if err := s.claim(ctx, v, draft, nil, by, dryRun); err != nil {
 				return kernel.Write{}, err
 			}
-			return kernel.Write{Verb: kernel.Create, New: draft}, nil
+			return kernel.Write{New: draft}, nil
 		}})
 }
 
@@ -426,7 +403,7 @@ func (r *request) proposeReplace(ctx context.Context, subresource string, dryRun
 				return kernel.Write{}, err
 			}
 		}
-		return kernel.Write{Verb: kernel.Update, Subresource: subresource, New: o}, nil
+		return kernel.Write{Subresource: subresource, New: o}, nil
 	}
 }
 
@@ -472,7 +449,7 @@ func (s *Server) remove(ctx context.Context, row kinds.Row, key kernel.Key, o *m
 			if live == nil {
 				return kernel.Write{}, apierrors.NewNotFound(groupResource(row), key.Name)
 			}
-			return kernel.Write{Verb: kernel.Delete, Grace: o.GracePeriodSeconds, Propagation: o.PropagationPolicy, Preconditions: o.Preconditions}, nil
+			return kernel.Write{Grace: o.GracePeriodSeconds, Propagation: o.PropagationPolicy, Preconditions: o.Preconditions}, nil
 		}})
 }
 

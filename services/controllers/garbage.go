@@ -230,7 +230,7 @@ func collect(v *kernel.View, k kernel.Key, o kernel.Object) kernel.Decision {
 			solid++
 		}
 	}
-	change := kernel.Change{Key: k, Delete: true, Note: "its owner " + refs[0].Kind + " " + refs[0].Name + " is gone"}
+	change := kernel.Change{Key: k, Note: "its owner " + refs[0].Kind + " " + refs[0].Name + " is gone"}
 	switch {
 	case solid > 0 && len(gone) == 0:
 		return kernel.Decision{}

@@ -47,7 +47,7 @@ func TestCollect(t *testing.T) {
 	for _, name := range []string{"live", "kept", "bereft", "half", "of-renewed", "of-waiting", "between", "free"} {
 		for _, c := range garbage.Decide(v.Only(garbage.Reads), kinds.ConfigMaps.Key("default", name), kerneltest.Start).Changes {
 			got[name] = "delete"
-			if !c.Delete {
+			if c.Object != nil {
 				got[name] = fmt.Sprintf("%d owners", len(c.Object.GetOwnerReferences()))
 			}
 		}

@@ -104,7 +104,7 @@ func (c *contents) add(v *kernel.View, r kernel.Resource, ns string, room int) [
 		count++
 		if o.GetDeletionTimestamp() == nil {
 			if len(changes) < room {
-				changes = append(changes, kernel.Change{Key: e.Key, Delete: true, Note: "its namespace is deleted"})
+				changes = append(changes, kernel.Change{Key: e.Key, Note: "its namespace is deleted"})
 			}
 			continue
 		}

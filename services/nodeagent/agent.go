@@ -172,7 +172,7 @@ func (a *Agent) keepPods(ctx context.Context) error {
 			return nil
 		}
 	}
-	stepper := kernel.Stepper{Name: "pods", Wakes: a.wakes, Step: a.step, Pokes: a.pokes}
+	stepper := kernel.Stepper{Name: "pods", Wakes: a.wakes, Step: a.step, Pokes: a.poked}
 	a.work.Go(func() error { return a.watchExits(ctx) })
 	a.work.Go(func() error {
 		// A view that was read anew does not tell what is gone: look at every pod.
@@ -222,6 +222,18 @@ func (p *pod) concerned(k kernel.Key) bool {
 		c.Create.RetryAt = time.Time{}
 	}
 	return true
+}
+
+// poked hands on what was poked.
+func (a *Agent) poked(ctx context.Context, wake func(kernel.Key)) error {
+	for {
+		select {
+		case k := <-a.pokes:
+			wake(k)
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // poke has a pod looked at again.

@@ -76,7 +76,7 @@ const clusterUID = "6f8d1a2e-0000-4000-8000-000000000001"
 // of the API server does.
 type ownLog struct {
 	events.Log
-	schema kernel.Schema
+	schema *kinds.Schema
 	mirror *kernel.Mirror
 }
 
@@ -89,26 +89,20 @@ func (l *ownLog) Append(ctx context.Context, r events.Record) (events.Seq, error
 	if e != nil && e.Seq != r.Expect || e == nil && r.Expect != 0 {
 		return 0, events.ErrConflict
 	}
-	w := kernel.Write{Key: r.Key, Verb: kernel.Create, Subresource: kernel.Whole, By: r.Source, Seen: r.Seen}
-	if e != nil && !e.Delete {
-		w.Old, w.Verb = e.Object(), kernel.Update
-	}
+	w := kernel.Write{Key: r.Key, Subresource: kernel.Whole, By: r.Source}
 	if r.Delete {
-		w.Verb, w.Grace = kernel.Delete, new(int64)
+		w.Grace = new(int64)
 	} else if w.New, err = l.schema.Decode(r.Key, r.Body); err != nil {
 		return 0, err
 	}
-	done, refused := l.schema.Finish(v, w, time.Now())
+	done, refused := l.schema.Propose(v, w, time.Now())
 	if refused != nil {
 		return 0, refused
 	}
 	if done == nil {
 		return r.Expect, nil
 	}
-	r.Delete = kernel.Gone(done)
-	if r.Body, err = l.schema.Encode(done); err != nil {
-		return 0, err
-	}
+	r.Delete, r.Body = done.Delete, done.Body
 	return l.Log.Append(ctx, r)
 }
 
@@ -118,7 +112,7 @@ type rig struct {
 	dir    string
 	log    *memory.Log
 	own    *ownLog
-	schema kernel.Schema
+	schema *kinds.Schema
 	mirror *kernel.Mirror
 	cfg    Config
 	agent  *Agent
@@ -133,7 +127,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, dir: dir, log: memory.New(), schema: kinds.Schema{Cluster: clusterUID, Seal: bytes.Repeat([]byte{7}, 32)}, socket: filepath.Join(dir, "c.sock")}
+	r := &rig{t: t, dir: dir, log: memory.New(), schema: &kinds.Schema{Cluster: clusterUID, Seal: bytes.Repeat([]byte{7}, 32)}, socket: filepath.Join(dir, "c.sock")}
 	t.Cleanup(func() {
 		r.cleanUp()
 	})
@@ -247,38 +241,25 @@ func (r *rig) put(o kernel.Object, subresource string) kernel.Object {
 		r.t.Fatal(err)
 	}
 	k := r.schema.KeyOf(o)
-	w := kernel.Write{Key: k, Verb: kernel.Create, Subresource: subresource, New: o, By: "user:test", UID: uuid.NewString(), Seen: v.Seq()}
-	rec := events.Record{Key: k}
-	if e := v.Entry(k); e != nil {
-		rec.Expect = e.Seq
-		if !e.Delete {
-			w.Verb, w.Old = kernel.Update, e.Object()
-		}
-	}
-	return r.append(v, w, rec)
+	return r.write(v, kernel.Write{Key: k, Subresource: subresource, New: o, By: "user:test", UID: uuid.NewString()})
 }
 
-func (r *rig) append(v *kernel.View, w kernel.Write, rec events.Record) kernel.Object {
+func (r *rig) write(v *kernel.View, w kernel.Write) kernel.Object {
 	r.t.Helper()
-	done, refused := r.schema.Finish(v, w, time.Now())
+	p, refused := r.schema.Make(v, w, time.Now().UTC())
 	if refused != nil {
 		r.t.Fatalf("%s: %v", w.Key, refused)
 	}
-	if done == nil {
-		return w.Old
+	if p == nil {
+		return v.Entry(w.Key).Object()
 	}
-	body, err := r.schema.Encode(done)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	rec.Body, rec.Delete = body, kernel.Gone(done)
-	rec.Envelope = events.Envelope{ID: uuid.NewString(), Source: w.By, Type: r.schema.TypeOf(w.Old, done), Time: time.Now().UTC(), Seen: v.Seq()}
-	seq, err := r.log.Append(context.Background(), rec)
+	p.ID = uuid.NewString()
+	seq, err := r.log.Append(context.Background(), p.Record)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	r.mirror.At(context.Background(), seq)
-	return done
+	return p.Object
 }
 
 // change updates an object, spec and status.
@@ -296,9 +277,7 @@ func (r *rig) change(k kernel.Key, f func(kernel.Object)) {
 // remove asks for an object's deletion.
 func (r *rig) remove(k kernel.Key, grace *int64) {
 	r.t.Helper()
-	v := r.mirror.View()
-	e := v.Entry(k)
-	r.append(v, kernel.Write{Key: k, Verb: kernel.Delete, Old: e.Object(), By: "user:test", Seen: v.Seq(), Grace: grace}, events.Record{Key: k, Expect: e.Seq})
+	r.write(r.mirror.View(), kernel.Write{Key: k, By: "user:test", Grace: grace})
 }
 
 // patience is how long a test waits for what should take a second.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/kernel"
+	"github.com/rutterhq/rutter/kinds"
 	"github.com/rutterhq/rutter/services/nodeagent/runtime"
 )
 
@@ -20,7 +21,7 @@ import (
 type Config struct {
 	Node   string
 	Log    events.Log // the door's (see DialDoor)
-	Schema kernel.Schema
+	Schema *kinds.Schema
 
 	Containerd string // socket
 	DataDir    string // pods' folders and logs; outlives a restart of the machine

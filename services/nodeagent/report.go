@@ -12,6 +12,7 @@ import (
 
 	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/kernel"
+	"github.com/rutterhq/rutter/kinds"
 )
 
 // settle is how long a status that only says "on its way" waits for a more
@@ -105,7 +106,7 @@ func (a *Agent) write(ctx context.Context, v *kernel.View, o kernel.Object, caus
 	if got, ok := v.Get(k); ok {
 		old = got
 	}
-	r.Type = a.cfg.Schema.TypeOf(old, o)
+	r.Type = kinds.TypeOf(old, o)
 	return a.cfg.Log.Append(ctx, r)
 }
 

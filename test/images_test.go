@@ -1,4 +1,6 @@
-package tools
+//go:build e2e
+
+package test
 
 import (
 	"archive/tar"
@@ -8,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -16,14 +19,18 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// Image is the image's name.
-const Image = "rutter.dev/test/tools:v1"
+// toolsImage holds /loadgen, which it runs, and busybox with its applets in /bin.
+const toolsImage = "rutter.dev/test/tools:v1"
 
-// Archive builds the image in a folder and returns the file, for rutter image
-// import. It runs go build in this module.
-func Archive(dir string) (string, error) {
+// toolsArchive builds the image once and returns where it is.
+var toolsArchive = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "tools")
+	if err != nil {
+		return "", err
+	}
+	scratch = dir
 	bin := filepath.Join(dir, "loadgen")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "github.com/rutterhq/rutter/test/loadgen")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "./loadgen")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
@@ -46,13 +53,13 @@ func Archive(dir string) (string, error) {
 	if img, err = mutate.AppendLayers(img, layer); err != nil {
 		return "", err
 	}
-	tag, err := name.NewTag(Image)
+	tag, err := name.NewTag(toolsImage)
 	if err != nil {
 		return "", err
 	}
 	file := filepath.Join(dir, "tools.tar")
 	return file, tarball.WriteToFile(file, tag, img)
-}
+})
 
 // layerOf packs files, and links to busybox for the applets.
 func layerOf(files map[string]string, applets ...string) (v1.Layer, error) {
