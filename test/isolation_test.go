@@ -465,7 +465,7 @@ func (w *world) tryDebug() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	paths := []string{"log", "log?tail=1000", "replay", "cluster", "at/" + fmt.Sprint(last) + "/rutter/v1/log", "at/" + fmt.Sprint(last) + "/rutter/v1/nodes/other/log"}
+	paths := []string{"log", "log?tail=1000", "replay", "record", "cluster", "at/" + fmt.Sprint(last) + "/rutter/v1/log", "at/" + fmt.Sprint(last) + "/rutter/v1/nodes/other/log"}
 	for _, row := range kinds.All {
 		i := row.Describe()
 		if open[i.Resource.String()] {
@@ -484,7 +484,7 @@ func (w *world) tryDebug() {
 				w.t.Errorf("GET /rutter/v1/%s: read: %d %.200s", path, code, line)
 			}
 		}
-		if strings.HasPrefix(path, "replay") && code/100 == 2 {
+		if (path == "replay" || path == "record") && code/100 == 2 {
 			w.t.Errorf("GET /rutter/v1/%s: allowed: %d %.200s", path, code, out)
 		}
 	}

@@ -3,8 +3,6 @@
 package test
 
 import (
-	"bufio"
-	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -13,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/internal/cli"
 	"github.com/rutterhq/rutter/internal/history"
 	"github.com/rutterhq/rutter/kernel"
@@ -34,9 +31,9 @@ func deciders() []kernel.Decider {
 // a recording, and with an error planted in each decider in turn.
 func (s *story) replay() {
 	file := filepath.Join(s.dir, "recording")
-	s.rutter("record", file)
+	s.rutter("record", "export", file)
 	var live, recorded history.Report
-	for into, args := range map[*history.Report][]string{&live: {"replay", "-o", "json"}, &recorded: {"replay", "--file", file, "-o", "json"}} {
+	for into, args := range map[*history.Report][]string{&live: {"replay", "-o", "json"}, &recorded: {"replay", file, "-o", "json"}} {
 		out := s.command("", s.rutterBin, args...)
 		if err := json.Unmarshal([]byte(out.out), into); err != nil {
 			s.t.Fatalf("%v: %v %s", args, err, out.err)
@@ -70,7 +67,7 @@ func (s *story) recorded(file string) (decisions, changes int) {
 		s.t.Fatal(err)
 	}
 	defer f.Close()
-	zipped, err := gzip.NewReader(f)
+	recording, err := history.OpenRecording(f)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -79,12 +76,8 @@ func (s *story) recorded(file string) (decisions, changes int) {
 		sources[d.Name] = true
 	}
 	distinct := map[string]bool{}
-	lines := bufio.NewScanner(zipped)
-	lines.Buffer(nil, 8<<20)
-	lines.Scan() // the heading
-	for lines.Scan() {
-		var r events.Record
-		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+	for r, err := range recording.Past().Records {
+		if err != nil {
 			s.t.Fatal(err)
 		}
 		if (r.Decision != nil) != sources[r.Source] {
@@ -122,8 +115,8 @@ func (s *story) plant(file string, d kernel.Decider) {
 		}
 		return decision
 	}
-	report, err := cli.ReplayFile(file, func(cluster string) (kernel.Schema, []kernel.Decider) {
-		return &kinds.Schema{Cluster: cluster}, []kernel.Decider{planted}
+	report, err := cli.ReplayFile(file, func(cluster string) *history.Replayer {
+		return &history.Replayer{Schema: &kinds.Schema{Cluster: cluster}, Deciders: []kernel.Decider{planted}}
 	}, "")
 	if err != nil {
 		s.t.Fatal(err)

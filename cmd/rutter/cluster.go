@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/pflag"
 
+	"github.com/rutterhq/rutter/internal/history"
 	"github.com/rutterhq/rutter/kernel"
 	"github.com/rutterhq/rutter/kinds"
 	"github.com/rutterhq/rutter/services/controllers"
@@ -129,6 +130,6 @@ func random(n int) []byte {
 
 // replayer is for commands that replay a recording without a cluster. Its
 // Secrets are hashes, so no key is needed.
-func replayer(cluster string) (kernel.Schema, []kernel.Decider) {
-	return &kinds.Schema{Cluster: cluster}, deciders()
+func replayer(cluster string) *history.Replayer {
+	return &history.Replayer{Schema: &kinds.Schema{Cluster: cluster}, Deciders: deciders(), Build: build}
 }

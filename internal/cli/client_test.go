@@ -29,6 +29,8 @@ type server struct {
 	asked   []string          // paths with their queries, of all but discovery
 	auth    string            // the newest Authorization
 	user    string            // the newest client certificate's name
+
+	replayer Replayer // what replay has; an honest one
 }
 
 // discovery is what the server says about its resources.
@@ -43,7 +45,7 @@ var discovery = map[string]any{
 }
 
 func newServer(t *testing.T, answers map[string]string) *server {
-	s := &server{t: t, answers: answers}
+	s := &server{t: t, answers: answers, replayer: planted("")}
 	s.Server = httptest.NewUnstartedServer(s)
 	s.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
 	s.StartTLS()

@@ -1,16 +1,12 @@
 package cli
 
 import (
-	"bufio"
-	"compress/gzip"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,17 +21,8 @@ import (
 	"github.com/rutterhq/rutter/kernel"
 )
 
-const (
-	// recordMax bounds one line of a log stream, in bytes: a Record at its
-	// largest, its envelope, and JSON's escapes.
-	recordMax = 8 << 20
-	// defaultKubeconfig is where `rutter up` puts the administrator's.
-	defaultKubeconfig = "/var/lib/rutter/admin.kubeconfig"
-)
-
-// Replayer gives what a recording is replayed with: the schema of a cluster's
-// objects, and this build's deciders.
-type Replayer func(cluster string) (kernel.Schema, []kernel.Decider)
+// defaultKubeconfig is where `rutter up` puts the administrator's.
+const defaultKubeconfig = "/var/lib/rutter/admin.kubeconfig"
 
 // app is what the commands share.
 type app struct {
@@ -56,8 +43,8 @@ func Commands(r Replayer) []*cobra.Command {
 func commands(a *app) []*cobra.Command {
 	all := []*cobra.Command{a.log(), a.why(), a.get(), a.diff(), a.replay(), a.record()}
 	for _, c := range all {
-		c.Flags().StringVar(&a.kubeconfig, "kubeconfig", "", "kubeconfig file; empty: $KUBECONFIG, else the administrator's")
-		c.Flags().StringVarP(&a.namespace, "namespace", "n", "", "namespace of names that say none; empty: the kubeconfig's")
+		c.PersistentFlags().StringVar(&a.kubeconfig, "kubeconfig", "", "kubeconfig file; empty: $KUBECONFIG, else the administrator's")
+		c.PersistentFlags().StringVarP(&a.namespace, "namespace", "n", "", "namespace of names that say none; empty: the kubeconfig's")
 	}
 	return all
 }
@@ -232,8 +219,7 @@ func (c *Client) records(ctx context.Context, q url.Values, each func(line []byt
 }
 
 func eachRecord(from io.Reader, each func(line []byte, r *events.Record) error) error {
-	lines := bufio.NewScanner(from)
-	lines.Buffer(nil, recordMax)
+	lines := history.NewLines(from)
 	for lines.Scan() {
 		var r events.Record
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
@@ -406,141 +392,5 @@ func (a *app) diff() *cobra.Command {
 		}}
 	c.Flags().StringVar(&from, "from", "", "after this position, time or how long ago (-15m)")
 	c.Flags().StringVar(&to, "to", "", "until this position, time or how long ago")
-	return c
-}
-
-// ErrUnexplained is returned when a replay found a difference.
-var ErrUnexplained = errors.New("replay found changes that it cannot explain")
-
-func (a *app) replay() *cobra.Command {
-	var from, to, decider, file, output string
-	c := &cobra.Command{Use: "replay", Short: "Make every recorded decision again, and compare", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			var report *history.Report
-			var err error
-			if file != "" {
-				if from != "" || to != "" {
-					return errors.New("--from and --to do not go with --file: a recording is replayed whole")
-				}
-				report, err = ReplayFile(file, a.replayer, decider)
-			} else {
-				report, err = a.replayCluster(c.Context(), from, to, decider)
-			}
-			if err != nil {
-				return err
-			}
-			if output == "json" {
-				err = json.NewEncoder(c.OutOrStdout()).Encode(report)
-			} else {
-				a.painter(c).Report(report)
-			}
-			if err == nil && report.Unexplained > 0 {
-				err = ErrUnexplained
-			}
-			return err
-		}}
-	f := c.Flags()
-	f.StringVar(&from, "from", "", "decisions made after this position, time or how long ago")
-	f.StringVar(&to, "to", "", "decisions made until this position, time or how long ago")
-	f.StringVar(&decider, "decider", "", "only this decider's")
-	f.StringVar(&file, "file", "", "a recording, instead of the cluster's log")
-	f.StringVarP(&output, "output", "o", "", "json: the report as data")
-	return c
-}
-
-func (a *app) replayCluster(ctx context.Context, from, to, decider string) (*history.Report, error) {
-	client, err := a.open()
-	if err != nil {
-		return nil, err
-	}
-	q := url.Values{}
-	for name, v := range map[string]string{"from": from, "to": to, "decider": decider} {
-		if v != "" {
-			q.Set(name, v)
-		}
-	}
-	var report history.Report
-	return &report, client.JSON(ctx, "/rutter/v1/replay", q, &report)
-}
-
-// heading is the first line of a recording.
-type heading struct {
-	Recording int    `json:"recording"` // the version of the format: 1
-	Cluster   string `json:"cluster"`
-}
-
-// ReplayFile replays a recording with this build's deciders. decider names the
-// only one to look at; empty: all.
-func ReplayFile(file string, r Replayer, decider string) (*history.Report, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	zipped, err := gzip.NewReader(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s is not a recording: %w", file, err)
-	}
-	lines := bufio.NewReader(zipped)
-	first, err := lines.ReadBytes('\n')
-	if err != nil {
-		return nil, fmt.Errorf("%s is not a recording: %w", file, err)
-	}
-	var h heading
-	if err := json.Unmarshal(first, &h); err != nil || h.Recording != 1 {
-		return nil, fmt.Errorf("%s is not a recording of version 1", file)
-	}
-	var all []kernel.Record
-	if err := eachRecord(lines, func(_ []byte, r *events.Record) error { all = append(all, *r); return nil }); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	schema, deciders := r(h.Cluster)
-	if decider != "" {
-		deciders = slices.DeleteFunc(deciders, func(d kernel.Decider) bool { return d.Name != decider })
-		if len(deciders) == 0 {
-			return nil, fmt.Errorf("there is no decider %q", decider)
-		}
-	}
-	return history.Replay(schema, deciders, slices.Values(all)), nil
-}
-
-func (a *app) record() *cobra.Command {
-	c := &cobra.Command{Use: "record FILE", Short: "Write the log to a file that replays anywhere; Secrets as hashes", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := a.open()
-			if err != nil {
-				return err
-			}
-			var cluster struct{ Cluster string }
-			if err := client.JSON(c.Context(), "/rutter/v1/cluster", nil, &cluster); err != nil {
-				return err
-			}
-			tmp, err := os.CreateTemp(filepath.Dir(args[0]), ".recording-*")
-			if err != nil {
-				return err
-			}
-			defer os.Remove(tmp.Name()) // fails when all went well
-			zipped := gzip.NewWriter(tmp)
-			if err := json.NewEncoder(zipped).Encode(heading{1, cluster.Cluster}); err != nil {
-				return errors.Join(err, tmp.Close())
-			}
-			n := kernel.Seq(0)
-			err = client.records(c.Context(), url.Values{}, func(line []byte, r *events.Record) error {
-				// The server leaves out what its caller may not read.
-				if n++; r.Seq != n {
-					return fmt.Errorf("event %d is missing: only who may read everything can record what replays", n)
-				}
-				_, err := zipped.Write(append(line, '\n'))
-				return err
-			})
-			if err := errors.Join(err, zipped.Close(), tmp.Chmod(0o644), tmp.Close()); err != nil {
-				return err
-			}
-			if err := os.Rename(tmp.Name(), args[0]); err != nil {
-				return err
-			}
-			fmt.Fprintf(c.OutOrStdout(), "%d events in %s\n", n, args[0])
-			return nil
-		}}
 	return c
 }

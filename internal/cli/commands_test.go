@@ -2,27 +2,20 @@ package cli
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/json"
-	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/rutterhq/rutter/events"
-	"github.com/rutterhq/rutter/kernel"
-	"github.com/rutterhq/rutter/kernel/kerneltest"
 )
 
 // run runs a command line as the owner of a kubeconfig.
 func (s *server) run(color bool, args ...string) (string, error) {
 	s.t.Helper()
-	a := &app{color: color, replayer: planted("")}
+	a := &app{color: color, replayer: s.replayer}
 	for _, c := range commands(a) {
 		if c.Name() != args[0] {
 			continue
@@ -171,115 +164,6 @@ func TestDiffEventByEvent(t *testing.T) {
 	}
 	if out, _ := s.run(true, "diff", "pods/web"); !strings.Contains(out, "\x1b[32m+ spec.a: 1\x1b[0m") || !strings.Contains(out, "\x1b[31m- spec.b: 3\x1b[0m") {
 		t.Errorf("no colour in %q", out)
-	}
-}
-
-func TestReplayTellsAndFails(t *testing.T) {
-	s := newServer(t, map[string]string{
-		"/rutter/v1/replay": `{"events":12,"decisions":3,"changes":5,"explained":1,"unexplained":0}`,
-		"/rutter/v1/replay?decider=scheduler&from=2&to=9": `{"events":12,"decisions":3,"changes":5,"explained":0,"unexplained":2,"first":"scheduler on queue\n"}`})
-	out, err := s.run(false, "replay")
-	want := "events read                  12\ndecisions recomputed          3\nchanges compared              5\nexplained                     1\nunexplained                   0\n"
-	if diff := cmp.Diff(want, out); diff != "" || err != nil {
-		t.Errorf("%v (-want +got):\n%s", err, diff)
-	}
-	out, err = s.run(false, "replay", "--from", "2", "--to", "9", "--decider", "scheduler")
-	if !errors.Is(err, ErrUnexplained) || !strings.HasSuffix(out, "unexplained                   2\n\nthe first that differs:\nscheduler on queue\n") {
-		t.Errorf("%v:\n%s", err, out)
-	}
-	if out, err = s.run(false, "replay", "-o", "json", "--from", "2", "--to", "9", "--decider", "scheduler"); !errors.Is(err, ErrUnexplained) || !json.Valid([]byte(out)) {
-		t.Errorf("%v: %s", err, out)
-	}
-}
-
-var configMaps = kernel.Resource{Plural: "configmaps"}
-
-type plain = kerneltest.Plain
-
-// planted gives a decider that copies ConfigMap a to b, with something added.
-func planted(more string) Replayer {
-	return func(string) (kernel.Schema, []kernel.Decider) {
-		rs := []kernel.Resource{configMaps}
-		return plain{}, []kernel.Decider{{Name: "copy", Reads: rs, Writes: rs,
-			Wakes: func(*kernel.View, kernel.Event) []kernel.Key { return nil },
-			Decide: func(v *kernel.View, k kernel.Key, _ time.Time) kernel.Decision {
-				from, ok := v.Get(k)
-				if !ok {
-					return kernel.Decision{}
-				}
-				to := from.(*corev1.ConfigMap).DeepCopy()
-				to.Name, to.ResourceVersion = "b", ""
-				to.Data["value"] += more
-				return kernel.Decision{Changes: []kernel.Change{{Key: plain{}.KeyOf(to), Object: to}}}
-			}}}
-	}
-}
-
-// What record writes, replay --file reads, with no cluster at hand; a planted
-// change is found in it.
-func TestRecordAndReplay(t *testing.T) {
-	log := `{"key":"configmaps/d/a","seq":1,"id":"u-1","source":"user:u","type":"configmap.created","time":"2026-11-01T12:00:00Z","body":{"metadata":{"name":"a","namespace":"d"},"data":{"value":"1"}}}
-{"key":"configmaps/d/b","seq":2,"id":"x-1","source":"copy","type":"configmap.created","time":"2026-11-01T12:00:01Z","seen":1,"cause":[1],"decision":{"decider":"copy","key":"configmaps/d/a","index":0,"count":1},"body":{"metadata":{"name":"b","namespace":"d"},"data":{"value":"1"}}}`
-	s := newServer(t, map[string]string{"/rutter/v1/log": log, "/rutter/v1/cluster": `{"cluster":"c1"}`})
-	file := filepath.Join(t.TempDir(), "recording")
-	if out, err := s.run(false, "record", file); err != nil || out != "2 events in "+file+"\n" {
-		t.Fatalf("%v: %s", err, out)
-	}
-	out, err := s.run(false, "replay", "--file", file)
-	if err != nil || !strings.Contains(out, "decisions recomputed          1\nchanges compared              1\n") {
-		t.Errorf("%v:\n%s", err, out)
-	}
-	report, err := ReplayFile(file, planted("!"), "copy")
-	if err != nil || report.Unexplained != 1 || !strings.Contains(report.First, `~ data.value: "1" → "1!"`) {
-		t.Errorf("%v: %+v", err, report)
-	}
-	if _, err := ReplayFile(file, planted(""), "other"); err == nil || !strings.Contains(err.Error(), `no decider "other"`) {
-		t.Errorf("%v", err)
-	}
-	if _, err := s.run(false, "replay", "--file", file, "--from", "1"); err == nil {
-		t.Error("a part of a recording is replayed")
-	}
-}
-
-// A recording with holes would not replay, so it is not made.
-func TestRecordNeedsAllEvents(t *testing.T) {
-	s := newServer(t, map[string]string{"/rutter/v1/log": created, "/rutter/v1/cluster": `{"cluster":"c1"}`})
-	folder := t.TempDir()
-	if _, err := s.run(false, "record", filepath.Join(folder, "r")); err == nil || !strings.Contains(err.Error(), "event 1 is missing") {
-		t.Errorf("%v", err)
-	}
-	if left, err := os.ReadDir(folder); err != nil || len(left) > 0 {
-		t.Errorf("%v: %v was left behind", err, left)
-	}
-}
-
-func TestReplayOfWhatIsNoRecording(t *testing.T) {
-	zipped := func(text string) []byte {
-		var b bytes.Buffer
-		z := gzip.NewWriter(&b)
-		if _, err := z.Write([]byte(text)); err != nil {
-			t.Fatal(err)
-		}
-		if err := z.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return b.Bytes()
-	}
-	whole := zipped("{\"recording\":1}\n" + created + "\n")
-	for name, b := range map[string][]byte{
-		"text": []byte("x"), "empty": zipped(""), "other": zipped("{}\n"), "version 2": zipped("{\"recording\":2}\n"),
-		"no records": zipped("{\"recording\":1}\nx\n"), "cut off": whole[:len(whole)-9],
-	} {
-		file := filepath.Join(t.TempDir(), "f")
-		if err := os.WriteFile(file, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := ReplayFile(file, planted(""), ""); err == nil {
-			t.Errorf("%s: it is replayed", name)
-		}
-	}
-	if _, err := ReplayFile(filepath.Join(t.TempDir(), "none"), planted(""), ""); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("no file: %v", err)
 	}
 }
 

@@ -116,30 +116,17 @@ func (p Painter) note(r *events.Record, indent string) {
 func (p Painter) Changes(r *events.Record, changes []history.FieldChange) {
 	fmt.Fprintln(p.W, p.line(r))
 	for _, c := range changes {
-		code := yellow
-		if c.Old == "" {
-			code = green
-		} else if c.New == "" {
-			code = red
-		}
-		fmt.Fprintln(p.W, "    "+p.paint(code, c.String()))
+		fmt.Fprintln(p.W, "    "+p.field(c))
 	}
 }
 
-// Report shows the outcome of a replay.
-func (p Painter) Report(r *history.Report) {
-	for _, row := range []struct {
-		name string
-		n    int
-	}{{"events read", r.Events}, {"decisions recomputed", r.Decisions}, {"changes compared", r.Changes}, {"explained", r.Explained}} {
-		fmt.Fprintf(p.W, "%-22s %8d\n", row.name, row.n)
+// field is a change of one field, on one line.
+func (p Painter) field(c history.FieldChange) string {
+	code := yellow
+	if c.Old == "" {
+		code = green
+	} else if c.New == "" {
+		code = red
 	}
-	verdict := p.Good("0")
-	if r.Unexplained > 0 {
-		verdict = p.Bad(fmt.Sprint(r.Unexplained))
-	}
-	fmt.Fprintf(p.W, "%-22s %8s\n", "unexplained", verdict)
-	if r.First != "" {
-		fmt.Fprintf(p.W, "\n%s\n%s", p.Bad("the first that differs:"), r.First)
-	}
+	return p.paint(code, c.String())
 }

@@ -102,7 +102,8 @@ func TestReplayFindsNothingInAnHonestLog(t *testing.T) {
 	s.outside("a", "2")
 	s.decide("x", "a", noon.Add(time.Second), 0, 1)
 	r := s.replay(pair(""))
-	want := &history.Report{Events: 6, Decisions: 2, Changes: 4, ByDecider: map[string]*history.Count{"pair": {Decisions: 2, Changes: 4}}}
+	want := &history.Report{Last: 6, Events: 6, Decisions: 2, Changes: 4, Builds: map[string]int{"": 4}, Digest: r.Digest,
+		ByDecider: map[string]*history.Count{"pair": {Decisions: 2, Changes: 4}}}
 	if diff := cmp.Diff(want, r); diff != "" {
 		t.Errorf("report (-want +got):\n%s", diff)
 	}
@@ -163,11 +164,11 @@ func TestReplayRangeLooksAtItsRangeOnly(t *testing.T) {
 	s.decide("x", "a", noon, 0, 1)
 	from := s.outside("a", "2")
 	s.decide("x", "a", noon.Add(time.Second), 0, 1)
-	if r := history.ReplayRange(plain{}, []kernel.Decider{pair("")}, slices.Values(s.log), from, 0); r.Decisions != 1 {
-		t.Errorf("%d decisions, want the second alone", r.Decisions)
-	}
-	if r := history.ReplayRange(plain{}, []kernel.Decider{pair("")}, slices.Values(s.log), 0, from-1); r.Decisions != 1 {
-		t.Errorf("%d decisions, want the first alone", r.Decisions)
+	for what, c := range map[string]struct{ from, to kernel.Seq }{"the second": {from, 0}, "the first": {0, from - 1}} {
+		part := &history.Replayer{Schema: plain{}, Deciders: []kernel.Decider{pair("")}, From: c.from, To: c.to}
+		if r, err := part.Replay(history.PastOf(slices.Values(s.log))); err != nil || r.Decisions != 1 || r.Failed() {
+			t.Errorf("%d decisions, want %s alone: %v\n%s", r.Decisions, what, err, r.First)
+		}
 	}
 }
 

@@ -46,8 +46,8 @@ func Scenarios(t *testing.T, s kernel.Schema, deciders ...kernel.Decider) {
 	}
 }
 
-// Scenario runs one file.
-func Scenario(t *testing.T, file string, s kernel.Schema, deciders ...kernel.Decider) {
+// Scenario runs one file, and returns the world at its end.
+func Scenario(t *testing.T, file string, s kernel.Schema, deciders ...kernel.Decider) *World {
 	t.Helper()
 	story, err := txtar.ParseFile(file)
 	if err != nil {
@@ -59,10 +59,7 @@ func Scenario(t *testing.T, file string, s kernel.Schema, deciders ...kernel.Dec
 		switch section.Name {
 		case "given":
 			w.from = w.view.Seq()
-			for step := range strings.SplitSeq("\n"+string(section.Data), "\n---") {
-				w.step(strings.TrimSpace(step))
-			}
-			w.Settle()
+			w.Given(string(section.Data))
 		case "want":
 			got := w.narrate()
 			if *update {
@@ -80,6 +77,7 @@ func Scenario(t *testing.T, file string, s kernel.Schema, deciders ...kernel.Dec
 		}
 	}
 	w.Replay()
+	return w
 }
 
 // World is a log, deciders and a clock, driven from one test.
@@ -113,6 +111,15 @@ func (w *World) View() *kernel.View { return w.view }
 
 // Records are all events so far.
 func (w *World) Records() []kernel.Record { return w.all }
+
+// Given lets the steps of a given section happen, and lets the deciders run.
+func (w *World) Given(steps string) {
+	w.t.Helper()
+	for step := range strings.SplitSeq("\n"+steps, "\n---") {
+		w.step(strings.TrimSpace(step))
+	}
+	w.Settle()
+}
 
 func (w *World) step(text string) {
 	w.t.Helper()

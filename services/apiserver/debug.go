@@ -51,6 +51,8 @@ func (d *debug) serve(r *request) error {
 		return d.diff(r)
 	case "replay":
 		return d.replay(r)
+	case "record":
+		return d.record(r)
 	case "cluster":
 		return d.answer(r, map[string]string{"cluster": d.s.cfg.Schema.Cluster, "build": d.s.cfg.Version})
 	case "at":
@@ -345,26 +347,15 @@ func (d *debug) replay(r *request) error {
 			return badRequest("decider: %q: there is none of this name; there are %s", name, names(d.s.cfg.Deciders))
 		}
 	}
-	var readErr error
-	records := func(yield func(kernel.Record) bool) {
-		last, err := d.s.cfg.Log.Last(r.Context())
-		if err != nil || last == 0 {
-			readErr = err
-			return
-		}
-		for rec, err := range d.s.cfg.Log.Follow(r.Context(), 0) {
-			if err != nil || !yield(rec) {
-				readErr = err
-				return
-			}
-			if rec.Seq >= last {
-				return
-			}
-		}
+	// To the end of the log, for a decision's events come after what it had seen.
+	past, err := d.span(r.Context(), from, 0)
+	if err != nil {
+		return err
 	}
-	report := history.ReplayRange(d.s.cfg.Schema, deciders, records, from, to)
-	if readErr != nil {
-		return readErr
+	replayer := &history.Replayer{Schema: d.s.cfg.Schema, Deciders: deciders, Build: d.s.cfg.Version, From: from, To: to}
+	report, err := replayer.Replay(past)
+	if err != nil {
+		return err
 	}
 	return d.answer(r, report)
 }
