@@ -10,6 +10,8 @@ missing=()
 for command in "${!needs[@]}"; do
   command -v "$command" >/dev/null || [ -x "/usr/sbin/$command" ] || [ -x "/sbin/$command" ] || missing+=("${needs[$command]}")
 done
+# Go's module proxy is asked over TLS, and no command tells whether that can be checked.
+[ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 [ ${#missing[@]} -eq 0 ] && exit 0
 [ "$(id -u)" = 0 ] || { echo "missing: ${missing[*]}; run as root to install them" >&2; exit 1; }
 echo "installing ${missing[*]}" >&2

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/rutterhq/rutter/test/load"
+	"github.com/rutterhq/rutter/test/tools"
 )
 
 const natsAddress = "127.0.0.1:4222"
@@ -121,7 +122,7 @@ spec:
     spec:
       terminationGracePeriodSeconds: 1
       containers:
-      - {name: sleep, image: ` + toolsImage + `, command: [sleep, "98765"]}
+      - {name: sleep, image: ` + tools.Image + `, command: [sleep, "98765"]}
 `
 
 // lasting are the processes in containers that nobody asked to end: all but

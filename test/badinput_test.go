@@ -13,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+
+	"github.com/rutterhq/rutter/test/tools"
 )
 
 // TestBadInput gives the cluster what it must refuse, and what it must accept
@@ -181,14 +183,14 @@ func (c *cluster) failing() {
 	}
 	c.apply(pod("missing-image", "{containers: [{name: c, image: 127.0.0.1:1/nothing:v1}]}") +
 		pod("never-pull", "{containers: [{name: c, image: 127.0.0.1:1/nothing:v1, imagePullPolicy: Never}]}") +
-		pod("crashing", "{containers: [{name: c, image: "+toolsImage+", command: [sh, -c, 'echo about to fail; exit 3']}]}") +
-		pod("no-command", "{containers: [{name: c, image: "+toolsImage+", command: [/nothing]}]}") +
-		pod("not-ready", "{containers: [{name: c, image: "+toolsImage+", readinessProbe: {httpGet: {path: /nope, port: 9000}, periodSeconds: 1}}]}") +
-		pod("not-alive", "{terminationGracePeriodSeconds: 1, containers: [{name: c, image: "+toolsImage+", livenessProbe: {exec: {command: ['false']}, periodSeconds: 1, failureThreshold: 2}}]}") +
-		pod("no-config", "{containers: [{name: c, image: "+toolsImage+", envFrom: [{configMapRef: {name: nope}}]}]}") +
-		pod("no-volume", "{containers: [{name: c, image: "+toolsImage+", volumeMounts: [{name: v, mountPath: /v}]}], volumes: [{name: v, secret: {secretName: nope}}]}") +
-		pod("no-node", "{nodeSelector: {disk: fast}, containers: [{name: c, image: "+toolsImage+"}]}") +
-		pod("too-big", "{containers: [{name: c, image: "+toolsImage+", resources: {requests: {cpu: 1k}}}]}"))
+		pod("crashing", "{containers: [{name: c, image: "+tools.Image+", command: [sh, -c, 'echo about to fail; exit 3']}]}") +
+		pod("no-command", "{containers: [{name: c, image: "+tools.Image+", command: [/nothing]}]}") +
+		pod("not-ready", "{containers: [{name: c, image: "+tools.Image+", readinessProbe: {httpGet: {path: /nope, port: 9000}, periodSeconds: 1}}]}") +
+		pod("not-alive", "{terminationGracePeriodSeconds: 1, containers: [{name: c, image: "+tools.Image+", livenessProbe: {exec: {command: ['false']}, periodSeconds: 1, failureThreshold: 2}}]}") +
+		pod("no-config", "{containers: [{name: c, image: "+tools.Image+", envFrom: [{configMapRef: {name: nope}}]}]}") +
+		pod("no-volume", "{containers: [{name: c, image: "+tools.Image+", volumeMounts: [{name: v, mountPath: /v}]}], volumes: [{name: v, secret: {secretName: nope}}]}") +
+		pod("no-node", "{nodeSelector: {disk: fast}, containers: [{name: c, image: "+tools.Image+"}]}") +
+		pod("too-big", "{containers: [{name: c, image: "+tools.Image+", resources: {requests: {cpu: 1k}}}]}"))
 	for _, one := range []struct {
 		name  string
 		until func(*corev1.Pod) bool

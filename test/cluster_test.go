@@ -158,11 +158,11 @@ func awaitReadable(t *testing.T, fd int) {
 // importImages loads the shop's images and the tests' own.
 func (c *cluster) importImages(shop ...string) {
 	c.t.Helper()
-	tools, err := toolsArchive()
+	archive, err := toolsArchive()
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	files := []string{tools}
+	files := []string{archive}
 	for _, name := range shop {
 		found, err := filepath.Glob(filepath.Join("..", "bin", "images", name))
 		if err != nil || len(found) == 0 {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/rutterhq/rutter/test/tools"
 )
 
 // TestDown takes a cluster with everything in it down: nothing is left of it
@@ -62,7 +64,7 @@ spec:
     spec:
       containers:
       - name: tools
-        image: ` + toolsImage + `
+        image: ` + tools.Image + `
         resources: {limits: {memory: 64Mi, cpu: 500m}}
         readinessProbe: {httpGet: {path: /healthz, port: 9000}, periodSeconds: 1}
         volumeMounts:
@@ -91,7 +93,7 @@ kind: Pod
 metadata: {name: port}
 spec:
   containers:
-  - {name: tools, image: ` + toolsImage + `, ports: [{containerPort: 9000, hostPort: 9001}]}
+  - {name: tools, image: ` + tools.Image + `, ports: [{containerPort: 9000, hostPort: 9001}]}
 ---
 apiVersion: v1
 kind: Pod
@@ -99,5 +101,5 @@ metadata: {name: host}
 spec:
   hostNetwork: true
   containers:
-  - {name: sleep, image: ` + toolsImage + `, command: [sleep, "1000"]}
+  - {name: sleep, image: ` + tools.Image + `, command: [sleep, "1000"]}
 `

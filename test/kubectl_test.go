@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rutterhq/rutter/test/tools"
 )
 
 // step is one command of a tour, and what it has to print.
@@ -80,14 +82,14 @@ var tour = []step{
 	{"k get cm conf -o yaml --show-managed-fields", []string{`operation: Apply`}},
 	{"k create configmap made --from-literal=a=b --dry-run=server -o yaml", []string{`(?m)^  a: b$`, `uid: `}},
 	{"k get cm made", nil},
-	{"k create deployment quick --image=" + toolsImage + " && k rollout status deployment/quick --timeout=30s", []string{`created`, `successfully`}},
+	{"k create deployment quick --image=" + tools.Image + " && k rollout status deployment/quick --timeout=30s", []string{`created`, `successfully`}},
 	{"k expose deployment quick --port=80 --target-port=9000 && k get svc quick -o jsonpath='{.spec.ports[0].targetPort}'", []string{`exposed`, `9000`}},
 	{"k create secret generic hidden --from-literal=password=x && k get secret hidden", []string{`hidden +Opaque +1`}},
 	{"k create sa robot && k create token robot", []string{`created`, `\.`}},
 	{"k create role reader --verb=get --resource=pods && k create rolebinding reader --role=reader --serviceaccount=default:robot && k auth can-i get pods --as=system:serviceaccount:default:robot", []string{`yes`}},
 	{"k auth can-i delete pods --as=system:serviceaccount:default:robot; true", []string{`no`}},
 	{"k auth whoami", []string{`admin`}},
-	{"k run once --image=" + toolsImage + " --restart=Never --command -- sh -c 'echo one; echo two; sleep 1; echo three' && k wait pod/once --for=jsonpath='{.status.phase}'=Running --timeout=20s", []string{`created`, `condition met`}},
+	{"k run once --image=" + tools.Image + " --restart=Never --command -- sh -c 'echo one; echo two; sleep 1; echo three' && k wait pod/once --for=jsonpath='{.status.phase}'=Running --timeout=20s", []string{`created`, `condition met`}},
 	{"k logs -f once", []string{`^one\ntwo\nthree\n$`}},
 	{"k logs once --tail=1 --timestamps", []string{`^\d{4}-\d\d-\d\dT\S+ three\n$`}},
 	{"k wait pod/once --for=jsonpath='{.status.phase}'=Succeeded --timeout=20s && k get pod once", []string{`Completed`}},
@@ -99,7 +101,7 @@ var tour = []step{
 	{"printf 'tty\\nexit\\n' | script -qec \"$KUBECTL exec -it deployment/web -- sh\" /dev/null", []string{`/dev/pts/`}},
 	{"echo content > file.txt; P=$(k get pod -l app=web -o jsonpath='{.items[0].metadata.name}'); k cp file.txt $P:/tmp/there && k exec $P -- cat /tmp/there && k cp $P:/tmp/there back.txt && cat back.txt", []string{`content\n(.*\n)*content`}},
 	{"k attach once --pod-running-timeout=1s; true", nil},
-	{"k run it --rm -i --image=" + toolsImage + " --restart=Never --command -- sh -c 'cat; echo done' < /dev/null", []string{`done|deleted`}},
+	{"k run it --rm -i --image=" + tools.Image + " --restart=Never --command -- sh -c 'cat; echo done' < /dev/null", []string{`done|deleted`}},
 	{"k debug --help | head -1", []string{`debug|Debug`}},
 	{"k taint node --all test=yes:PreferNoSchedule && k taint node --all test-", []string{`tainted`, `untainted`}},
 	{"k cordon -l kubernetes.io/os=linux && k get nodes && k uncordon -l kubernetes.io/os=linux", []string{`SchedulingDisabled`, `uncordoned`}},
@@ -107,7 +109,7 @@ var tour = []step{
 	{"k delete pod -l app=web --wait=false && k rollout status deployment/web --timeout=60s", []string{`deleted`, `successfully`}},
 	{"k delete -f tour.yaml --timeout=60s", []string{`deployment.apps "web" deleted`, `service "web" deleted`}},
 	{"k wait --for=delete pod -l app=web --timeout=60s; k get pods -l app=web", nil},
-	{"k create ns short && k -n short create deployment d --image=" + toolsImage + " && k delete ns short --timeout=60s && k get ns", []string{`namespace "short" deleted`, `default +Active`}},
+	{"k create ns short && k -n short create deployment d --image=" + tools.Image + " && k delete ns short --timeout=60s && k get ns", []string{`namespace "short" deleted`, `default +Active`}},
 }
 
 const tourManifests = `apiVersion: apps/v1
@@ -122,7 +124,7 @@ spec:
       terminationGracePeriodSeconds: 2
       containers:
       - name: web
-        image: ` + toolsImage + `
+        image: ` + tools.Image + `
         ports: [{containerPort: 9000}]
         readinessProbe: {httpGet: {path: /healthz, port: 9000}, periodSeconds: 1}
 ---
@@ -179,7 +181,7 @@ func (c *cluster) watchPods() {
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
-	c.kubectl("run", "watched", "--image="+toolsImage, "--restart=Never", "--command", "--", "true")
+	c.kubectl("run", "watched", "--image="+tools.Image, "--restart=Never", "--command", "--", "true")
 	var seen []string
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		if f := strings.Fields(lines.Text()); len(f) > 2 && f[0] == "watched" {

@@ -8,10 +8,13 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/rutterhq/rutter/test/tools"
 )
 
 // stage says how far the test's own world is built. The first process makes
@@ -25,6 +28,14 @@ var nodeName = os.Getenv("RUTTER_TEST_NODE")
 
 // scratch is the folder of what all tests share.
 var scratch string
+
+// toolsArchive is the image that tests run in pods, built once.
+var toolsArchive = sync.OnceValues(func() (file string, err error) {
+	if scratch, err = os.MkdirTemp("", "tools"); err != nil {
+		return "", err
+	}
+	return tools.Archive(scratch)
+})
 
 // hostAddress is the address of the machine in the tests' network.
 const hostAddress = "192.0.2.1"

@@ -34,6 +34,7 @@ import (
 
 	"github.com/rutterhq/rutter/kinds"
 	"github.com/rutterhq/rutter/test/load"
+	"github.com/rutterhq/rutter/test/tools"
 )
 
 const (
@@ -137,14 +138,14 @@ kind: Pod
 metadata: {name: client, namespace: client, labels: {app: client}}
 spec:
   containers:
-  - {name: loadgen, image: ` + toolsImage + `}
+  - {name: loadgen, image: ` + tools.Image + `}
 ---
 apiVersion: v1
 kind: Pod
 metadata: {name: echo, namespace: client, labels: {app: echo}}
 spec:
   containers:
-  - {name: loadgen, image: ` + toolsImage + `}
+  - {name: loadgen, image: ` + tools.Image + `}
 ---
 apiVersion: v1
 kind: Service
@@ -193,7 +194,7 @@ spec:
     spec:
       terminationGracePeriodSeconds: 1
       containers:
-      - {name: sleep, image: ` + toolsImage + `}
+      - {name: sleep, image: ` + tools.Image + `}
 ---
 apiVersion: v1
 kind: Service
@@ -212,7 +213,7 @@ metadata: {name: haunted, namespace: client}
 spec:
   nodeName: ghost
   containers:
-  - {name: sleep, image: ` + toolsImage + `}
+  - {name: sleep, image: ` + tools.Image + `}
 `
 
 func (s *story) ingressTarget(path string) load.Target {

@@ -235,7 +235,7 @@ func natsCommand() *cobra.Command {
 			if _, err := f.schema(); err != nil { // the identity is made with the log
 				return err
 			}
-			server, err := startNATS(&f, listen, lg)
+			server, err := startNATS(&f, listen, string(jetstream.Fsync), lg)
 			if err != nil {
 				return err
 			}
@@ -250,7 +250,7 @@ func natsCommand() *cobra.Command {
 }
 
 // startNATS starts the embedded server and makes the stream.
-func startNATS(f *folders, listen string, lg zerolog.Logger) (*jetstream.Server, error) {
+func startNATS(f *folders, listen, durability string, lg zerolog.Logger) (*jetstream.Server, error) {
 	nlog := lg.With().Str(zlog.Svc, "nats").Logger()
 	token := ""
 	if listen != "" {
@@ -260,7 +260,11 @@ func startNATS(f *folders, listen string, lg zerolog.Logger) (*jetstream.Server,
 			return nil, err
 		}
 	}
-	server, err := jetstream.StartServer(jetstream.ServerConfig{Dir: f.log(), Listen: listen, Token: token, Log: func(level, message string) {
+	d, err := jetstream.ParseDurability(durability)
+	if err != nil {
+		return nil, fmt.Errorf("--durability: %w", err)
+	}
+	server, err := jetstream.StartServer(jetstream.ServerConfig{Dir: f.log(), Listen: listen, Token: token, Durability: d, Log: func(level, message string) {
 		if l, err := zerolog.ParseLevel(level); err == nil && l >= zerolog.WarnLevel {
 			nlog.WithLevel(l).Msg(message)
 		}

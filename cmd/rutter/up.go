@@ -35,6 +35,7 @@ type upFlags struct {
 	ingress ingressFlags
 	node    nodeFlags
 	nats    string
+	durable string
 	pprof   string
 	detach  bool
 }
@@ -54,6 +55,8 @@ func upCommand() *cobra.Command {
 	u.ingress.flags(c)
 	u.node.flags(c, true)
 	c.Flags().StringVar(&u.nats, "nats-listen", "", "loopback address at which services in processes of their own reach the log; empty: nowhere")
+	c.Flags().StringVar(&u.durable, "durability", string(jetstream.Fsync),
+		"what an acknowledged write survives: fsync (a power cut) or interval (LOSES the last second when the power or the machine fails)")
 	c.Flags().StringVar(&u.pprof, "pprof", "", "loopback address at which this process's profiles are served; empty: nowhere")
 	c.Flags().BoolVar(&u.detach, "detach", false, "go on in the background, and return when the cluster is ready")
 	return c
@@ -79,7 +82,7 @@ func (u *upFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	server, err := startNATS(&u.folders, u.nats, lg)
+	server, err := startNATS(&u.folders, u.nats, u.durable, lg)
 	if err != nil {
 		return err
 	}

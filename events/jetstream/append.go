@@ -33,8 +33,12 @@ const (
 	maxPause   = time.Second
 )
 
-// errLost says that no answer came, so that the outcome is not known.
-var errLost = errors.New("no answer came")
+var (
+	// errLost says that no answer came, so that the outcome is not known.
+	errLost = errors.New("no answer came")
+	// errUnsent says that there was no connection to send anything over.
+	errUnsent = errors.New("not sent")
+)
 
 // Append is events.Log's. While there is no connection it waits for one.
 func (l *Log) Append(ctx context.Context, r events.Record) (events.Seq, error) {
@@ -54,7 +58,9 @@ func (l *Log) Append(ctx context.Context, r events.Record) (events.Seq, error) {
 	if err != nil {
 		return 0, fmt.Errorf("append %s: %w", r.Key, err)
 	}
-	l.saw(seq)
+	if err := l.commit(ctx, seq); err != nil {
+		return 0, fmt.Errorf("append %s: it is not known whether event %d is durable: %w", r.Key, seq, err)
+	}
 	return seq, nil
 }
 
@@ -64,36 +70,57 @@ func (l *Log) append(ctx context.Context, r events.Record) (events.Seq, error) {
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		expect, err := l.expectation(r)
 		if err != nil {
-			return 0, err
+			return 0, givenUp(sent, err)
 		}
 		m.Header[headerExpectLast] = []string{strconv.FormatUint(uint64(expect), 10)}
 		a, err := l.publish(ctx, m)
 		switch {
 		case err == nil && a.Error == nil:
 			return events.Seq(a.Seq), nil
-		case err == nil && isConflict(a) && !sent:
-			if again, err := l.purgedMeanwhile(ctx, r, expect, a); !again {
+		case errors.Is(err, nats.ErrMaxPayload):
+			return 0, givenUp(sent, fmt.Errorf("%w: %w", err, events.ErrTooLarge))
+		case err == nil && !isConflict(a) && !sent:
+			return 0, refusal(a)
+		}
+		// The answer is lost, or a copy was refused, maybe because of another.
+		sent = sent || err != nil && !errors.Is(err, errUnsent)
+		if ctx.Err() != nil {
+			return 0, givenUp(sent || err == nil, ctx.Err())
+		}
+		seq, serr := l.settle(ctx, m.Subject, r, sent)
+		switch {
+		case seq != 0 || errors.Is(serr, events.ErrConflict):
+			return seq, serr
+		case errors.Is(serr, events.ErrGone):
+			return 0, givenUp(sent, serr)
+		case serr == nil && err == nil && !isConflict(a):
+			return 0, givenUp(sent, refusal(a))
+		case serr == nil && err == nil && a.Error.ErrCode == codeWrongLast:
+			again, err := l.purgedMeanwhile(ctx, r, expect, a)
+			if !again {
 				return 0, err
 			}
 			continue
-		case err == nil && !isConflict(a):
-			return 0, refusal(a)
-		case ctx.Err() != nil:
-			return 0, fmt.Errorf("it is not known whether it was written: %w", ctx.Err())
-		}
-		// The answer is lost, or a copy conflicts, maybe with the first one.
-		sent = true
-		seq, err := l.settle(ctx, m.Subject, r)
-		if seq != 0 || errors.Is(err, events.ErrConflict) {
-			return seq, err
-		}
-		if l.nc.IsClosed() {
-			return 0, fmt.Errorf("it is not known whether it was written: %w", nats.ErrConnectionClosed)
+		case l.nc.IsClosed():
+			return 0, givenUp(sent, nats.ErrConnectionClosed)
 		}
 		if werr := wait(ctx, pause); werr != nil {
-			return 0, fmt.Errorf("it is not known whether it was written: %w", errors.Join(werr, err))
+			return 0, givenUp(sent, errors.Join(werr, serr))
 		}
 	}
+}
+
+// givenUp is why a write was given up. If a copy of it was sent, the error
+// says no more than that: it must not be taken for one of those that say that
+// nothing was written.
+func givenUp(sent bool, err error) error {
+	switch {
+	case !sent:
+		return fmt.Errorf("it was not written: %w", err)
+	case errors.Is(err, events.ErrFull), errors.Is(err, events.ErrTooLarge), errors.Is(err, events.ErrGone), errors.Is(err, events.ErrConflict):
+		return fmt.Errorf("it is not known whether it was written: %v", err)
+	}
+	return fmt.Errorf("it is not known whether it was written: %w", err)
 }
 
 // expectation returns what the server must hold as the last Seq of the
@@ -128,14 +155,14 @@ func (l *Log) purgedMeanwhile(ctx context.Context, r events.Record, expect event
 }
 
 // publish sends one message and waits for its answer. With errLost, or when
-// ctx ends, it may have been stored or not.
+// ctx ends, it may have been stored or not; with errUnsent it was not.
 func (l *Log) publish(ctx context.Context, m *nats.Msg) (answer, error) {
 	down := l.disconnected()
 	serial, reply, ch := l.acks.expect()
 	defer l.acks.forget(serial)
 	m.Reply = reply
 	if err := l.nc.PublishMsg(m); err != nil {
-		return answer{}, fmt.Errorf("%w: %w", errLost, err)
+		return answer{}, fmt.Errorf("%w: %w", errUnsent, err)
 	}
 	timer := time.NewTimer(l.ackWait)
 	defer timer.Stop()
@@ -157,27 +184,31 @@ func (l *Log) publish(ctx context.Context, m *nats.Msg) (answer, error) {
 // ErrConflict if it is not and can no longer be, because somebody else wrote
 // the object. (0, nil) says that nobody did: then the same message may be sent
 // again, for of all copies the server stores one at most.
-func (l *Log) settle(ctx context.Context, subject string, r events.Record) (events.Seq, error) {
-	id := events.HeaderValue(r.ID)
-	other := events.Seq(0)
-	for next := uint64(r.Expect) + 1; ; {
-		m, err := l.message(ctx, next, subject)
-		if errors.Is(err, js.ErrMsgNotFound) {
-			break
-		}
-		if err != nil {
+//
+// It looks at the first event of the object after the expected one, for the
+// server stores the write there or nowhere. A conflict is looked at too: it may
+// be one with a copy of the write itself, whose own answer was lost.
+func (l *Log) settle(ctx context.Context, subject string, r events.Record, sent bool) (events.Seq, error) {
+	m, err := l.message(ctx, uint64(r.Expect)+1, subject)
+	found := !errors.Is(err, js.ErrMsgNotFound)
+	if found && err != nil {
+		return 0, err
+	}
+	if found && len(m.Header[events.HeaderID]) == 1 && m.Header[events.HeaderID][0] == events.HeaderValue(r.ID) {
+		return events.Seq(m.Sequence), nil
+	}
+	if sent {
+		// A write that was under way for longer than the log keeps what it then
+		// purges may have been stored and purged since.
+		if _, err := l.readState(ctx); err != nil {
 			return 0, err
 		}
-		if v := m.Header[events.HeaderID]; len(v) == 1 && v[0] == id {
-			return events.Seq(m.Sequence), nil
+		if first := events.Seq(l.first.Load()); first > max(r.Seen, r.Expect)+1 {
+			return 0, fmt.Errorf("seen %d, the log begins at %d: %w", r.Seen, first, events.ErrGone)
 		}
-		if other == 0 {
-			other = events.Seq(m.Sequence)
-		}
-		next = m.Sequence + 1
 	}
-	if other != 0 {
-		return 0, fmt.Errorf("expected event %d, event %d follows it: %w", r.Expect, other, events.ErrConflict)
+	if found {
+		return 0, fmt.Errorf("expected event %d, event %d follows it: %w", r.Expect, m.Sequence, events.ErrConflict)
 	}
 	return 0, nil
 }

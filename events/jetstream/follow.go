@@ -128,7 +128,9 @@ func (f *follower) run(ctx context.Context) error {
 		if r.Seq != f.at+1 {
 			return fmt.Errorf("event %d follows %d: %w", r.Seq, f.at, events.ErrGone)
 		}
-		f.log.saw(r.Seq)
+		if err := f.log.commit(ctx, r.Seq); err != nil {
+			return err
+		}
 		if f.stopped = !f.yield(r, nil); f.stopped {
 			return nil
 		}

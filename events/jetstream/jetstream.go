@@ -48,7 +48,8 @@ type Log struct {
 	slots   chan struct{} // one for every Append on its way
 	first   atomic.Uint64 // a Seq that is not above the stream's first one
 	last    lastIndex
-	durable *atomic.Uint64 // the server's, if nobody outside this process writes; else nil
+	server  *Server    // that this process runs and nc leads to, or nil
+	commits *committer // the server's, if nobody outside this process writes; else nil
 
 	mu      sync.Mutex        // protects the following fields
 	down    chan struct{}     // closed when the connection is lost; then made anew
@@ -78,8 +79,13 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 		l.ackWait = apiTimeout
 	}
 	l.last.read = l.readLast
-	if s, ok := nc.Opts.InProcessServer.(*Server); ok && s.alone() {
-		l.durable = &s.durable
+	if s, ok := nc.Opts.InProcessServer.(*Server); ok {
+		if l.server = s; s.alone() {
+			l.commits = s.commits
+		}
+		if err := s.SyncStore(); err != nil { // the stream may be new, or changed
+			return nil, fmt.Errorf("open the log: %w", err)
+		}
 	}
 	if l.acks, err = newAcks(nc); err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
@@ -90,7 +96,9 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
-	l.saw(last)
+	if err := l.commit(ctx, last); err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
 	return l, nil
 }
 

@@ -3,8 +3,6 @@ package jetstream
 import (
 	"testing"
 
-	js "github.com/nats-io/nats.go/jetstream"
-
 	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/events/logtest"
 )
@@ -50,7 +48,7 @@ func openIn(t testing.TB, s *Server) *Log {
 // purge forgets a log's events before first.
 func purge(t testing.TB, l *Log, first events.Seq) {
 	t.Helper()
-	if err := l.stream.Purge(logtest.Context(t), js.WithPurgeSequence(uint64(first))); err != nil {
+	if err := l.Purge(logtest.Context(t), first); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -17,10 +17,10 @@ import (
 // that was asked for after it came.
 //
 // Where the server is this process' own and has no clients outside, nobody is
-// asked: what was acknowledged or shown to anybody went through here.
+// asked: the last durable event is known here.
 func (l *Log) Last(ctx context.Context) (events.Seq, error) {
-	if l.durable != nil && ctx.Err() == nil && !l.nc.IsClosed() {
-		return events.Seq(l.durable.Load()), nil
+	if l.commits != nil && ctx.Err() == nil && !l.nc.IsClosed() {
+		return events.Seq(l.commits.durable.Load()), nil
 	}
 	s, err := l.last.get(ctx)
 	if err != nil {
@@ -54,11 +54,13 @@ func (l *Log) readState(ctx context.Context) (events.Seq, error) {
 	return events.Seq(info.State.LastSeq), nil
 }
 
-// saw notes that an event is durable, before anybody is told of it.
-func (l *Log) saw(seq events.Seq) {
-	if l.durable != nil {
-		raise(l.durable, uint64(seq))
+// commit returns when an event that the server has is durable: before anybody
+// else is told of it.
+func (l *Log) commit(ctx context.Context, seq events.Seq) error {
+	if l.commits == nil {
+		return nil
 	}
+	return l.commits.wait(ctx, uint64(seq))
 }
 
 // raise makes the value at least as large as n.

@@ -9,7 +9,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +35,8 @@ const (
 	// startTimeout bounds how long the server may take to read its store.
 	// After an unclean stop it reads every block: seconds per GB.
 	startTimeout = 10 * time.Minute
+	// syncInterval is what Interval is named after.
+	syncInterval = time.Second
 )
 
 // ServerConfig says how the embedded server runs.
@@ -51,6 +55,14 @@ type ServerConfig struct {
 	// Log takes the server's own messages; nil: they are dropped. level is
 	// "debug", "info", "warn", "error" or "fatal". It must not block.
 	Log func(level, message string)
+	// Durability is what an acknowledged write survives; "": Fsync.
+	Durability Durability
+	// Fatal is called when the disk refuses to take or to sync what is written:
+	// nothing can be acknowledged any more. It must not call the server, which
+	// may be the caller. nil ends the process.
+	Fatal func(error)
+
+	sync syncer // nil: the disk's own
 }
 
 // Server is a NATS server in this process with JetStream on a folder.
@@ -59,8 +71,8 @@ type Server struct {
 	lock   *os.File
 	token  string
 	budget int64
-	// durable is the last Seq that any Log of this process knows to be on disk.
-	durable atomic.Uint64
+	// commits knows which events are on disk.
+	commits *committer
 }
 
 // StartServer starts the server and returns when it is ready. Reading a large
@@ -85,18 +97,28 @@ func start(c ServerConfig, lock *os.File) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	commits := newCommitter(c)
+	if err := commits.begin(c.Listen == ""); err != nil {
+		return nil, fmt.Errorf("log store %s: %w", c.Dir, err)
+	}
 	token := c.Token
 	if token == "" {
 		token = nuid.New().Next() + nuid.New().Next() // 2 × 96 bits from crypto/rand
 	}
 	o := &server.Options{
-		ServerName: "rutter", JetStream: true, StoreDir: c.Dir, SyncAlways: true,
+		ServerName: "rutter", JetStream: true, StoreDir: c.Dir,
 		// The stream's own limit is the budget. The server reserves what each
 		// stream may take, so a limit of its own would refuse a stream that was
 		// made when the disk had more room.
 		JetStreamMaxMemory: maxMemoryStore, JetStreamMaxStore: math.MaxInt64 / 2,
 		MaxPayload: maxPayload, Authorization: token,
 		NoSigs: true, NoLog: true, NoSystemAccount: false, DontListen: c.Listen == "",
+	}
+	switch {
+	case c.Durability == Interval:
+		o.SyncInterval = syncInterval
+	case c.Listen != "":
+		o.SyncAlways = true // who is not in this process cannot wait for a commit
 	}
 	if c.Listen != "" {
 		if o.Host, o.Port, err = loopback(c.Listen); err != nil {
@@ -107,7 +129,7 @@ func start(c ServerConfig, lock *os.File) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("log server: %w", err)
 	}
-	l := &serverLog{to: c.Log}
+	l := &serverLog{to: c.Log, broken: func(m string) { _ = commits.fail(errors.New(m)) }}
 	ns.SetLoggerV2(l, false, false, false)
 	ns.Start() // it does not block
 	if !ns.ReadyForConnections(startTimeout) || l.fatal.Load() != nil || !ns.JetStreamEnabled() {
@@ -118,14 +140,20 @@ func start(c ServerConfig, lock *os.File) (*Server, error) {
 		}
 		return nil, errors.New("log server: it did not become ready")
 	}
-	return &Server{server: ns, lock: lock, token: token, budget: budget}, nil
+	s := &Server{server: ns, lock: lock, token: token, budget: budget, commits: commits}
+	if err := s.SyncStore(); err != nil {
+		ns.Shutdown()
+		ns.WaitForShutdown()
+		return nil, err
+	}
+	return s, nil
 }
 
 // Close stops the server. What was acknowledged is on disk already.
 func (s *Server) Close() error {
 	s.server.Shutdown()
 	s.server.WaitForShutdown()
-	if err := s.lock.Close(); err != nil {
+	if err := errors.Join(s.commits.end(), s.lock.Close()); err != nil {
 		return fmt.Errorf("log store: %w", err)
 	}
 	return nil
@@ -237,9 +265,15 @@ func budgetOf(dir string, limit int64) (int64, error) {
 
 // serverLog hands NATS' messages on.
 type serverLog struct {
-	to    func(level, message string)
-	fatal atomic.Pointer[string]
+	to     func(level, message string)
+	broken func(message string) // is told that the store cannot be written to
+	fatal  atomic.Pointer[string]
 }
+
+// brokenStore are what the server says once it writes nothing more: the disk
+// is full, or read-only, or broken. It says so here only; who waits for an
+// answer then waits for ever.
+var brokenStore = []string{"ritical write error", "disabling JetStream", "will be DISABLED"}
 
 func (l *serverLog) put(level, format string, v []any) {
 	m := fmt.Sprintf(format, v...)
@@ -248,6 +282,9 @@ func (l *serverLog) put(level, format string, v []any) {
 	}
 	if l.to != nil {
 		l.to(level, m)
+	}
+	if (level == "error" || level == "warn") && slices.ContainsFunc(brokenStore, func(s string) bool { return strings.Contains(m, s) }) {
+		l.broken(m)
 	}
 }
 

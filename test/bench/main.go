@@ -18,7 +18,7 @@ type options struct {
 	watch   int    // watchers
 	pods    int    // that are started, per round
 	image   string // archive with the image of those pods
-	only    string // "creates", "api", "pods" or "" for all
+	only    string // "creates", "api", "pods", "services" or "" for all but the last
 	profile string // folder for profiles; empty: none are taken
 }
 
@@ -31,7 +31,7 @@ func main() {
 	flag.IntVar(&o.watch, "watchers", 50, "watchers at once")
 	flag.IntVar(&o.pods, "pods", 20, "pods to start in each round")
 	flag.StringVar(&o.image, "image", "bin/images/catalog-v1.tar", "archive with the image of the pods to start")
-	flag.StringVar(&o.only, "only", "", "creates (the first part of api), api or pods; empty: all")
+	flag.StringVar(&o.only, "only", "", "creates (the first part of api), api, pods or services; empty: api and pods")
 	flag.StringVar(&o.profile, "profiles", "", "folder for a CPU profile of each kind of work (it costs a little itself); empty: none")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -68,6 +68,9 @@ func round(ctx context.Context, o *options, all *results) (err error) {
 			err = stopErr
 		}
 	}()
+	if o.only == "services" {
+		return measureServices(ctx, c, all)
+	}
 	all.memory("idle", c)
 	if o.only != "pods" {
 		if err := measureAPI(ctx, o, c, all); err != nil {

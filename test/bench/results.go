@@ -3,9 +3,12 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"text/tabwriter"
 	"time"
+
+	"github.com/rutterhq/rutter/test/load"
 )
 
 // The names of what is measured.
@@ -59,6 +62,8 @@ type results struct {
 	all   map[string][]result
 	sizes []string
 	rss   map[string][][2]int64
+
+	services map[int][]load.Comparison // by how many Services there are
 }
 
 // work notes one round's figures. cpu is that of all operations together.
@@ -99,10 +104,36 @@ func median[T any, V float64 | int64 | time.Duration](rounds []T, of func(T) V) 
 	return vs[len(vs)/2]
 }
 
-// print writes the medians of the rounds beside the peer's figures, as a table
+// service notes how one round's connections to a Service compare.
+func (r *results) service(services int, c load.Comparison) {
+	if r.services == nil {
+		r.services = map[int][]load.Comparison{}
+	}
+	r.services[services] = append(r.services[services], c)
+}
+
+// printServices writes the comparisons as a table in Markdown.
+func (r *results) printServices(w io.Writer) {
+	fmt.Fprint(w, "\n| Services\t| to the pod, per s\t| to its ClusterIP, per s\t| ratio (of each round)\t|\n|---\t|---\t|---\t|---\t|\n")
+	for _, n := range slices.Sorted(maps.Keys(r.services)) {
+		rounds, each := r.services[n], ""
+		for _, x := range rounds {
+			each += fmt.Sprintf(" %.3f", x.Ratio)
+		}
+		fmt.Fprintf(w, "| %d\t| %.0f\t| %.0f\t| %.3f (%s)\t|\n", n, median(rounds, func(x load.Comparison) float64 { return x.Direct }),
+			median(rounds, func(x load.Comparison) float64 { return x.Service }), median(rounds, func(x load.Comparison) float64 { return x.Ratio }), each[1:])
+	}
+}
+
+// print writes the medians of the rounds beside the peer's figures, as tables
 // in Markdown.
 func (r *results) print(to io.Writer) {
 	w := tabwriter.NewWriter(to, 0, 0, 1, ' ', 0)
+	if r.services != nil {
+		r.printServices(w)
+		_ = w.Flush() // of a terminal or a file: nobody to tell
+		return
+	}
 	fmt.Fprint(w, "\n| work\t| per s\t| p50 / p99, ms\t| CPU per op, µs (of each round)\t| peer: per s\t| peer: p50 / p99, ms\t| peer: CPU, µs\t| CPU ÷ peer's\t| goal: CPU, µs\t|\n")
 	fmt.Fprint(w, "|---\t|---\t|---\t|---\t|---\t|---\t|---\t|---\t|---\t|\n")
 	for _, name := range r.names {

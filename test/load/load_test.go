@@ -1,6 +1,7 @@
 package load
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -66,5 +67,43 @@ func TestEcho(t *testing.T) {
 	}
 	if err := <-served; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestCompare counts connections that were answered, and no others.
+func TestCompare(t *testing.T) {
+	var addresses []string
+	for range 2 {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan error, 1)
+		go func() { served <- ServeShort(l) }()
+		t.Cleanup(func() {
+			if err := errors.Join(l.Close(), <-served); err != nil {
+				t.Error(err)
+			}
+		})
+		addresses = append(addresses, l.Addr().String())
+	}
+	r, err := Compare(addresses[0], addresses[1], 3)
+	if err != nil || r.Direct <= 0 || r.Service <= 0 || r.Ratio <= 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { // says nothing
+		if c, err := l.Accept(); err == nil {
+			c.Close()
+		}
+	}()
+	if err := short(l.Addr().String()); err == nil {
+		t.Error("a connection without an answer counts")
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
 	}
 }

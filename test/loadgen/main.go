@@ -3,9 +3,10 @@
 //
 //	POST /load, a load.Target       begins to send requests; GET how it goes; DELETE ends it
 //	POST /echo?address=HOST:PORT    opens one connection; GET, DELETE as above
+//	POST /compare?direct=HOST:PORT&service=HOST:PORT   a load.Comparison of new connections to both
 //	GET  /healthz                   503 after POST /fail, so that probes can be made to fail
 //
-// It echoes what is sent to port 7.
+// It echoes what is sent to port 7, and says one line to whoever connects to port 8.
 package main
 
 import (
@@ -23,6 +24,9 @@ import (
 	"github.com/rutterhq/rutter/test/load"
 )
 
+// compareRounds is how often both addresses of a comparison have their turn.
+const compareRounds = 60
+
 func main() {
 	terms := make(chan os.Signal, 1)
 	signal.Notify(terms, syscall.SIGTERM)
@@ -30,8 +34,13 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	failed := make(chan error, 2)
+	short, err := net.Listen("tcp", ":8")
+	if err != nil {
+		log.Fatal(err)
+	}
+	failed := make(chan error, 3)
 	go func() { failed <- load.ServeEcho(echo) }()
+	go func() { failed <- load.ServeShort(short) }()
 	go func() { failed <- http.ListenAndServe(":9000", handler()) }()
 	log.Print("ready")
 	select {
@@ -59,6 +68,14 @@ func handler() http.Handler {
 		}
 	})
 	mux.HandleFunc("POST /fail", func(http.ResponseWriter, *http.Request) { unwell.Store(true) })
+	mux.HandleFunc("POST /compare", func(w http.ResponseWriter, r *http.Request) {
+		c, err := load.Compare(r.URL.Query().Get("direct"), r.URL.Query().Get("service"), compareRounds)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		answer(w, c)
+	})
 	mux.HandleFunc("/load", now.serveLoad)
 	mux.HandleFunc("/echo", now.serveEcho)
 	return mux

@@ -1,6 +1,4 @@
-//go:build e2e
-
-package test
+package tools
 
 import (
 	"archive/tar"
@@ -10,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"sync"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -19,18 +16,14 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// toolsImage holds /loadgen, which it runs, and busybox with its applets in /bin.
-const toolsImage = "rutter.dev/test/tools:v1"
+// Image is the image's name.
+const Image = "rutter.dev/test/tools:v1"
 
-// toolsArchive builds the image once and returns where it is.
-var toolsArchive = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "tools")
-	if err != nil {
-		return "", err
-	}
-	scratch = dir
+// Archive builds the image in a folder and returns the file, for rutter image
+// import. It runs go build in this module.
+func Archive(dir string) (string, error) {
 	bin := filepath.Join(dir, "loadgen")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "./loadgen")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "github.com/rutterhq/rutter/test/loadgen")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
@@ -53,13 +46,13 @@ var toolsArchive = sync.OnceValues(func() (string, error) {
 	if img, err = mutate.AppendLayers(img, layer); err != nil {
 		return "", err
 	}
-	tag, err := name.NewTag(toolsImage)
+	tag, err := name.NewTag(Image)
 	if err != nil {
 		return "", err
 	}
 	file := filepath.Join(dir, "tools.tar")
 	return file, tarball.WriteToFile(file, tag, img)
-})
+}
 
 // layerOf packs files, and links to busybox for the applets.
 func layerOf(files map[string]string, applets ...string) (v1.Layer, error) {

@@ -1,0 +1,115 @@
+package jetstream
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/minio/highwayhash"
+)
+
+// The server's files, as nats-server 2.15 writes them: a block is a run of
+//
+//	length(4) seq(8) time(8) subject length(2) subject [headers length(4) headers] body hash(8)
+//
+// in little endian. The length is that of the whole record; its highest bit
+// says that there are headers. The hash is over all but the lengths.
+const (
+	blockSuffix    = ".blk"
+	recordHead     = 22
+	recordHash     = 8
+	recordMax      = 32 << 20 // bytes
+	hasHeaders     = 1 << 31  // of a length
+	erasedRecord   = 1 << 63  // of a seq
+	tombstone      = 1 << 62  // of a seq: the message of this Seq was removed
+	stateIndexFile = "index.db"
+)
+
+// blocksIn returns the numbers of a folder's blocks, ascending.
+func blocksIn(dir string) ([]uint32, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var out []uint32
+	for _, e := range entries {
+		if n, ok := strings.CutSuffix(e.Name(), blockSuffix); ok {
+			if index, err := strconv.ParseUint(n, 10, 32); err == nil {
+				out = append(out, uint32(index))
+			}
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// firstSeq returns the Seq of a block's first record, or 0 if it has none.
+func firstSeq(path string) (uint64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	var head [recordHead]byte
+	if n, _ := f.ReadAt(head[:], 0); n < len(head) {
+		return 0, nil
+	}
+	return binary.LittleEndian.Uint64(head[4:]), nil
+}
+
+// hasher is the hash that the server uses with the key of a file.
+type hasher struct {
+	h   *highwayhash.Digest64
+	sum [recordHash]byte
+}
+
+func newHasher(key string) (*hasher, error) {
+	k := sha256.Sum256([]byte(key))
+	h, err := highwayhash.NewDigest64(k[:])
+	if err != nil {
+		return nil, fmt.Errorf("hash of %s: %w", key, err)
+	}
+	return &hasher{h: h}, nil
+}
+
+func (h *hasher) of(parts ...[]byte) []byte {
+	h.h.Reset()
+	for _, p := range parts {
+		_, _ = h.h.Write(p) // it cannot fail
+	}
+	return h.h.Sum(h.sum[:0])
+}
+
+// walkBlock visits a block's records until visit returns false or what follows
+// is no whole record, and returns the offset where it ended.
+func walkBlock(buf []byte, h *hasher, visit func(seq uint64, offset int) bool) int {
+	at := 0
+	for len(buf)-at >= recordHead {
+		head := buf[at : at+recordHead]
+		length := binary.LittleEndian.Uint32(head)
+		n := int(length &^ hasHeaders)
+		subject := int(binary.LittleEndian.Uint16(head[20:]))
+		if n > recordMax || n > len(buf)-at {
+			return at
+		}
+		lead := recordHead + subject
+		if length&hasHeaders != 0 {
+			lead += 4
+		}
+		if lead > n-recordHash {
+			return at
+		}
+		rec := buf[at : at+n]
+		sum := h.of(head[4:20], rec[recordHead:recordHead+subject], rec[lead:n-recordHash])
+		if !bytes.Equal(sum, rec[n-recordHash:]) || !visit(binary.LittleEndian.Uint64(head[4:]), at) {
+			return at
+		}
+		at += n
+	}
+	return at
+}

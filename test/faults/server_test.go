@@ -1,0 +1,122 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/rutterhq/rutter/events"
+	"github.com/rutterhq/rutter/events/logtest"
+)
+
+// TestRestarts stops and starts the server again and again while clients of
+// two processes write, one of them over a network that does everything.
+func TestRestarts(t *testing.T) {
+	t.Parallel()
+	for i := range *seeds {
+		seed := *first + uint64(i)
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			ctx := logtest.Context(t)
+			s := startServer(t, t.TempDir())
+			r := newRelay(t, s.URL())
+			l := &load{history: newHistory(), writers: 4, writes: 40, objects: 4, seed: seed,
+				readers: []*reader{newReader(s.open(t, s.URL())), newReader(s.open(t, r.url()))}}
+			r.follow(dice(seed<<8, everything))
+			loaded, over := context.WithCancel(ctx)
+			var restarts errgroup.Group
+			restarts.Go(func() error { return s.restart(loaded, l.readers[0], 60) })
+			l.run(ctx, t)
+			over()
+			if err := restarts.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			l.verify(ctx, t, s.open(t, s.URL()))
+			report(t, l.history, []*relay{r})
+		})
+	}
+}
+
+// restart restarts the server with every so many events, until ctx ends.
+func (s *server) restart(ctx context.Context, r *reader, every int) error {
+	for seen := every; r.at(ctx, events.Seq(seen)) == nil; seen += every {
+		if err := errors.Join(s.Close(), s.begin()); err != nil {
+			return err
+		}
+	}
+	return nil // it is over, or the reader says itself what is wrong
+}
+
+// TestBudgetReached has many writers fill a small log over a network that does
+// everything: whoever is told that it is full has written nothing, and what
+// was acknowledged stays.
+func TestBudgetReached(t *testing.T) {
+	t.Parallel()
+	const room = 16 << 20
+	ctx := logtest.Context(t)
+	s := &server{config: startConfig(t.TempDir())}
+	s.config.Budget = room
+	s.serve(t)
+	r := newRelay(t, s.URL())
+	h := newHistory()
+	var writers errgroup.Group
+	for w := range 4 {
+		l := s.open(t, r.url())
+		writers.Go(func() error {
+			at := events.Seq(0)
+			for full := 0; full < 5; {
+				rec := logtest.Record(fmt.Sprint("o", w), at)
+				rec.Body = []byte(strings.Repeat("x", 200<<10))
+				seq, err := h.append(ctx, w, l, rec)
+				switch {
+				case err == nil:
+					at = seq
+				case errors.Is(err, events.ErrFull):
+					full++
+				case !unknown(err) || ctx.Err() != nil:
+					return err // nobody else writes this object
+				default:
+					return nil // it may be there: this writer cannot go on without a look
+				}
+			}
+			return nil
+		})
+	}
+	r.follow(dice(*first, everything))
+	if err := writers.Wait(); err != nil {
+		t.Error(err)
+	}
+	all := whole(ctx, t, s.open(t, s.URL()))
+	h.check(t, all)
+	if size := len(all) * 200 << 10; size < room/2 || size > room {
+		t.Errorf("%d KiB of %d were written", size>>10, room>>10)
+	}
+	report(t, h, []*relay{r})
+}
+
+// TestFarSlower has the server answer every write later than its writer waits.
+func TestFarSlower(t *testing.T) {
+	t.Parallel()
+	ctx := logtest.Context(t)
+	s := startServer(t, t.TempDir())
+	r := newRelay(t, s.URL())
+	r.lateness = 2 * ackWait
+	l := &load{history: newHistory(), writers: 8, writes: 6, objects: 3, seed: *first,
+		readers: []*reader{newReader(s.open(t, r.url()))}}
+	r.follow(func(k kind) fault {
+		if k == ack || k == write {
+			return late
+		}
+		return pass
+	})
+	began := time.Now()
+	l.run(ctx, t)
+	l.verify(ctx, t, s.open(t, s.URL()))
+	report(t, l.history, []*relay{r})
+	t.Logf("took %s", time.Since(began))
+}
