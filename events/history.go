@@ -62,3 +62,10 @@ type Archive interface {
 	// History holds, does not allow h yet. It returns the log's new first Seq.
 	Forget(ctx context.Context, h Seq) (first Seq, err error)
 }
+
+// KeyReader is a History that finds the events of one object without reading
+// those of all others.
+type KeyReader interface {
+	// ReadKey is History's Read for one object.
+	ReadKey(ctx context.Context, k Key, after, to Seq) iter.Seq2[Record, error]
+}

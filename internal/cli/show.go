@@ -100,7 +100,7 @@ func (p Painter) roots(l *history.Link) string {
 	switch {
 	case l.Shown:
 		return p.paint(dim, " (shown above)")
-	case len(l.Record.Cause) == 0:
+	case len(l.Record.Cause) == 0 && l.Record.Source != "":
 		return p.paint(bold, " ← from outside")
 	}
 	return ""

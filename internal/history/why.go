@@ -16,7 +16,8 @@ type Link struct {
 	Record kernel.Record `json:"record"`
 	Causes []*Link       `json:"causes,omitempty"`
 	// Outside: the chain from here ends at somebody who is not a part of
-	// Rutter; such causes come first.
+	// Rutter; such causes come first. An event without an actor is one that is
+	// not known any more: it is no end.
 	Outside bool `json:"outside"`
 	// Shown: the event stands elsewhere in the answer, with its causes.
 	Shown bool `json:"shown,omitempty"`
@@ -42,7 +43,7 @@ func (w *why) link(ctx context.Context, seq kernel.Seq) (*Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read event %d: %w", seq, err)
 	}
-	l := &Link{Record: r, Outside: len(r.Cause) == 0}
+	l := &Link{Record: r, Outside: len(r.Cause) == 0 && r.Source != ""}
 	w.seen[seq] = l
 	for _, c := range slices.Backward(r.Cause) { // the newest is most often the reason
 		if len(w.seen) >= maxLinks || c >= seq {
