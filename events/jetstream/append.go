@@ -66,12 +66,15 @@ func (l *Log) Append(ctx context.Context, r events.Record) (events.Seq, error) {
 
 func (l *Log) append(ctx context.Context, r events.Record) (events.Seq, error) {
 	m := &nats.Msg{Subject: r.Key.Subject(), Header: r.Headers(), Data: r.Body}
-	sent := false // an earlier copy may have been stored, or may yet be
+	sent := false         // an earlier copy may have been stored, or may yet be
+	tomb := events.Seq(0) // the object's last event, which is a forgotten tombstone
+	defer l.past.horizon.begin()()
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
-		expect, err := l.expectation(r)
+		expect, err := l.expectation(ctx, r)
 		if err != nil {
 			return 0, givenUp(sent, err)
 		}
+		expect = max(expect, tomb)
 		m.Header[headerExpectLast] = []string{strconv.FormatUint(uint64(expect), 10)}
 		a, err := l.publish(ctx, m)
 		switch {
@@ -87,7 +90,12 @@ func (l *Log) append(ctx context.Context, r events.Record) (events.Seq, error) {
 		if ctx.Err() != nil {
 			return 0, givenUp(sent || err == nil, ctx.Err())
 		}
-		seq, serr := l.settle(ctx, m.Subject, r, sent)
+		if err == nil && r.Expect == 0 {
+			if err := l.knowHorizon(ctx); err != nil {
+				return 0, givenUp(sent, err)
+			}
+		}
+		seq, serr := l.settle(ctx, m.Subject, r, max(expect, r.Expect), sent)
 		switch {
 		case seq != 0 || errors.Is(serr, events.ErrConflict):
 			return seq, serr
@@ -96,8 +104,7 @@ func (l *Log) append(ctx context.Context, r events.Record) (events.Seq, error) {
 		case serr == nil && err == nil && !isConflict(a):
 			return 0, givenUp(sent, refusal(a))
 		case serr == nil && err == nil && a.Error.ErrCode == codeWrongLast:
-			again, err := l.purgedMeanwhile(ctx, r, expect, a)
-			if !again {
+			if tomb, err = l.expectElse(ctx, r, expect, a); err != nil {
 				return 0, err
 			}
 			continue
@@ -125,33 +132,52 @@ func givenUp(sent bool, err error) error {
 
 // expectation returns what the server must hold as the last Seq of the
 // object's subject. Where that event was purged it is 0; who has not read all
-// that was purged cannot know, and must start again.
-func (l *Log) expectation(r events.Record) (events.Seq, error) {
+// that was purged, or may be at any time, cannot know, and must start again.
+func (l *Log) expectation(ctx context.Context, r events.Record) (events.Seq, error) {
 	first := events.Seq(l.first.Load())
-	if r.Expect >= first || first <= 1 {
+	floor, _ := l.past.horizon.get()
+	if r.Expect >= max(first, floor) || first <= 1 && floor <= 1 {
 		return r.Expect, nil
 	}
-	if r.Seen+1 < first {
-		return 0, fmt.Errorf("seen %d, the log begins at %d: %w", r.Seen, first, events.ErrGone)
+	if r.Expect < first {
+		if err := l.mayBeBlind(ctx); err != nil {
+			return 0, err
+		}
+		first = events.Seq(l.first.Load())
+		floor, _ = l.past.horizon.get()
 	}
-	return 0, nil
+	if begin := max(first, floor); r.Seen+1 < begin {
+		return 0, fmt.Errorf("seen %d, the log begins at %d: %w", r.Seen, begin, events.ErrGone)
+	}
+	if r.Expect < first {
+		return 0, nil
+	}
+	return r.Expect, nil
 }
 
-// purgedMeanwhile looks at a conflict. again says that the expected event was
-// purged after expectation had looked, so that it must look again; else err
-// is what the conflict means.
-func (l *Log) purgedMeanwhile(ctx context.Context, r events.Record, expect events.Seq, a answer) (again bool, err error) {
+// expectElse looks at a conflict. Without an error the write is to be sent
+// again: the expected event was purged meanwhile, or the server has event
+// tomb, which is a forgotten tombstone.
+func (l *Log) expectElse(ctx context.Context, r events.Record, expect events.Seq, a answer) (tomb events.Seq, err error) {
 	conflict := fmt.Errorf("expected event %d: %s: %w", r.Expect, a.Error.Description, events.ErrConflict)
-	if expect == 0 || !strings.HasSuffix(a.Error.Description, ": 0") {
-		return false, conflict
+	n, err := strconv.ParseUint(a.Error.Description[strings.LastIndexByte(a.Error.Description, ' ')+1:], 10, 64)
+	if err != nil || uint64(expect) == n {
+		return 0, conflict // another write of the object is on its way
+	}
+	if n > 0 {
+		ok, err := l.forgotten(ctx, r, events.Seq(n))
+		if ok && expect == 0 {
+			return events.Seq(n), nil
+		}
+		return 0, errors.Join(conflict, err)
 	}
 	if _, err := l.readState(ctx); err != nil {
-		return false, errors.Join(conflict, err)
+		return 0, errors.Join(conflict, err)
 	}
-	if uint64(r.Expect) < l.first.Load() {
-		return true, nil
+	if uint64(expect) < l.first.Load() {
+		return 0, nil
 	}
-	return false, conflict
+	return 0, conflict
 }
 
 // publish sends one message and waits for its answer. With errLost, or when
@@ -182,14 +208,18 @@ func (l *Log) publish(ctx context.Context, m *nats.Msg) (answer, error) {
 
 // settle finds out what became of a write: its Seq if it is stored, or
 // ErrConflict if it is not and can no longer be, because somebody else wrote
-// the object. (0, nil) says that nobody did: then the same message may be sent
-// again, for of all copies the server stores one at most.
+// the object after the event that is expected. (0, nil) says that nobody did:
+// then the same message may be sent again, for of all copies the server stores
+// one at most.
 //
 // It looks at the first event of the object after the expected one, for the
 // server stores the write there or nowhere. A conflict is looked at too: it may
 // be one with a copy of the write itself, whose own answer was lost.
-func (l *Log) settle(ctx context.Context, subject string, r events.Record, sent bool) (events.Seq, error) {
-	m, err := l.message(ctx, uint64(r.Expect)+1, subject)
+func (l *Log) settle(ctx context.Context, subject string, r events.Record, after events.Seq, sent bool) (events.Seq, error) {
+	if floor, since := l.past.horizon.get(); r.Expect == 0 && since > 0 && r.Seen >= since {
+		after = max(after, floor-1) // what there was of the object is forgotten
+	}
+	m, err := l.message(ctx, uint64(after)+1, subject)
 	found := !errors.Is(err, js.ErrMsgNotFound)
 	if found && err != nil {
 		return 0, err

@@ -81,6 +81,11 @@ type follower struct {
 // what is behind the next one may be another log.
 func (f *follower) run(ctx context.Context) error {
 	down := f.log.disconnected()
+	if f.at == 0 {
+		if err := f.begin(ctx); err != nil || f.stopped {
+			return err
+		}
+	}
 	if err := f.check(ctx); err != nil {
 		return err
 	}
@@ -88,7 +93,7 @@ func (f *follower) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("consumer: %w", err)
 	}
-	defer f.forget(ctx, c)
+	defer f.log.forgetConsumer(ctx, f.log.stream, c)
 	ms, err := c.Messages()
 	if err != nil {
 		return fmt.Errorf("consumer: %w", err)
@@ -107,6 +112,7 @@ func (f *follower) run(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+			f.log.passed(ctx, events.Record{})
 			if last != f.at {
 				return fmt.Errorf("the log is at %d, and nothing came", last)
 			}
@@ -131,6 +137,7 @@ func (f *follower) run(ctx context.Context) error {
 		if err := f.log.commit(ctx, r.Seq); err != nil {
 			return err
 		}
+		f.log.passed(ctx, r)
 		if f.stopped = !f.yield(r, nil); f.stopped {
 			return nil
 		}
@@ -162,9 +169,10 @@ func (f *follower) consumer(ctx context.Context) (js.Consumer, error) {
 	})
 }
 
-// forget removes the consumer from the server, which would else do it later.
-func (f *follower) forget(ctx context.Context, c js.Consumer) {
-	if !f.log.nc.IsConnected() {
+// forgetConsumer removes a consumer from the server, which would else do it
+// later.
+func (l *Log) forgetConsumer(ctx context.Context, stream js.Stream, c js.Consumer) {
+	if !l.nc.IsConnected() {
 		return
 	}
 	info := c.CachedInfo()
@@ -174,7 +182,7 @@ func (f *follower) forget(ctx context.Context, c js.Consumer) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	// It may be gone, or the connection lost: then the server forgets it.
-	_ = f.log.stream.DeleteConsumer(ctx, info.Name)
+	_ = stream.DeleteConsumer(ctx, info.Name)
 }
 
 // record reads a message.

@@ -36,6 +36,8 @@ type Options struct {
 	// AckWait is how long Append waits for an answer before it asks what
 	// became of its write. 0: 5 s.
 	AckWait time.Duration
+	// Build is the program's; states that are kept say it.
+	Build string
 }
 
 // Log is the log on a stream. It is safe for concurrent use, and all services
@@ -50,6 +52,7 @@ type Log struct {
 	last    lastIndex
 	server  *Server    // that this process runs and nc leads to, or nil
 	commits *committer // the server's, if nobody outside this process writes; else nil
+	past    past
 
 	mu      sync.Mutex        // protects the following fields
 	down    chan struct{}     // closed when the connection is lost; then made anew
@@ -83,11 +86,14 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 		if l.server = s; s.alone() {
 			l.commits = s.commits
 		}
-		if err := s.SyncStore(); err != nil { // the stream may be new, or changed
-			return nil, fmt.Errorf("open the log: %w", err)
-		}
 	}
 	if l.acks, err = newAcks(nc); err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	if err := l.openPast(ctx, api, o); err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	if err := l.syncStore(); err != nil { // streams may be new, or changed
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
 	nc.SetDisconnectErrHandler(func(*nats.Conn, error) { l.lostConnection() })
@@ -184,13 +190,7 @@ func ensureStream(ctx context.Context, api js.JetStream, budget int64) (js.Strea
 	if err := validate(has); err != nil {
 		return nil, fmt.Errorf("stream %s: %w", StreamName, err)
 	}
-	if budget > 0 && has.MaxBytes != budget {
-		has.MaxBytes = budget
-		if s, err = api.UpdateStream(ctx, has); err != nil {
-			return nil, fmt.Errorf("stream %s: set its budget: %w", StreamName, err)
-		}
-	}
-	return s, nil
+	return s, nil // its budget is set once history's size is known
 }
 
 // validate tells what makes a stream unfit for the log. Anything that drops,

@@ -57,6 +57,6 @@ func TestLog(t *testing.T) {
 	t.Parallel()
 	logtest.Run(t, func(t *testing.T) logtest.Subject {
 		l := openIn(t, startServer(t, ServerConfig{}))
-		return logtest.Subject{Log: l, Purge: func(first events.Seq) { purge(t, l, first) }}
+		return logtest.Subject{Log: l, Archive: l, Purge: func(first events.Seq) { purge(t, l, first) }}
 	})
 }

@@ -73,6 +73,7 @@ type Server struct {
 	budget int64
 	// commits knows which events are on disk.
 	commits *committer
+	horizon horizon // what this process knows, if it alone writes
 }
 
 // StartServer starts the server and returns when it is ready. Reading a large
@@ -173,6 +174,9 @@ func (s *Server) InProcessConn() (net.Conn, error) { return s.server.InProcessCo
 
 // alone tells whether all clients of the server are in this process.
 func (s *Server) alone() bool { return s.server.Addr() == nil }
+
+// dir returns the server's store.
+func (s *Server) dir() string { return filepath.Dir(s.lock.Name()) }
 
 // Budget returns how many bytes of disk the log may take: for Options.
 func (s *Server) Budget() int64 { return s.budget }
