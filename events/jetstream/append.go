@@ -238,6 +238,10 @@ func (l *Log) settle(ctx context.Context, subject string, r events.Record, after
 		}
 	}
 	if found {
+		// Who is told of the other event must then find it.
+		if err := l.commit(ctx, events.Seq(m.Sequence)); err != nil {
+			return 0, err
+		}
 		return 0, fmt.Errorf("expected event %d, event %d follows it: %w", r.Expect, m.Sequence, events.ErrConflict)
 	}
 	return 0, nil

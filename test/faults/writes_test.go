@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 3, "how many runs each random test makes")
+	seeds = flag.Int("seeds", 2, "how many runs each random test makes")
 	first = flag.Uint64("first", 1, "the seed of the first run")
 )
 
