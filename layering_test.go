@@ -39,6 +39,7 @@ var layers = []layer{
 	{"services/apiserver", []string{"events", "kernel", "kinds", "internal"}, nil, ""},
 	{"services/ingress", []string{"events", "kernel", "kinds", "internal"}, nil, ""},
 	{"bpf", nil, []string{"k8s.io"}, "the datapath knows addresses, not objects"},
+	{"internal/openapigen", []string{"kinds/rutterv1"}, nil, "a generator, in a module of its own"},
 	{"internal", []string{"internal", "events", "kernel"}, nil, ""},
 	{"sim", []string{"events", "kernel", "kinds", "services", "internal"}, []string{"net", "os/exec"}, "one thread, no world"},
 	{"deploy", []string{"internal"}, nil, "examples are programs of their own"},

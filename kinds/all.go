@@ -26,6 +26,7 @@ var All = []Row{
 	RoleBindings,
 	ClusterRoles,
 	ClusterRoleBindings,
+	Refusals,
 }
 
 // rows finds a row by its resource.

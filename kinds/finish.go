@@ -59,6 +59,7 @@ func FinishReads() []kernel.Resource {
 		{Plural: "namespaces"}, {Plural: "serviceaccounts"},
 		{Group: "scheduling.k8s.io", Plural: "priorityclasses"},
 		{Group: "networking.k8s.io", Plural: "ingressclasses"},
+		{Group: "rutter.dev", Plural: "refusals"}, // Refused's
 	}
 }
 

@@ -52,6 +52,7 @@ var packages = []string{
 	"k8s.io/api/scheduling/v1",
 	"k8s.io/api/scheduling/v1alpha3", // batch/v1 refers to it
 	"k8s.io/api/storage/v1",
+	"github.com/rutterhq/rutter/kinds/rutterv1",
 }
 
 func main() {

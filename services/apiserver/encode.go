@@ -84,6 +84,23 @@ func negotiate(r *http.Request, transforms bool) (form, error) {
 	return f, nil
 }
 
+// negotiate is negotiate for objects of the request's resource: a kind without a
+// protobuf form is given as JSON, if the client takes that too.
+func (r *request) negotiate(transforms bool) (form, error) {
+	f, err := negotiate(r.Request, transforms)
+	if err != nil || f.media != mediaProto || f.shape != shapeWhole || r.row == nil {
+		return f, err
+	}
+	if _, ok := r.row.NewObject().(protoMarshaler); ok {
+		return f, nil
+	}
+	if accept := strings.Join(r.Header.Values("Accept"), ","); !strings.Contains(accept, typeJSON) && !strings.Contains(accept, "*/*") {
+		return f, notAcceptable()
+	}
+	f.media = mediaJSON
+	return f, nil
+}
+
 func parseAccept(clause string, transforms bool) (f form, q float64, ok bool) {
 	t, params, err := mime.ParseMediaType(clause)
 	if err != nil {
@@ -286,7 +303,7 @@ func (r *request) encodeObjectIn(f form, e *kernel.Entry, o kernel.Object) ([]by
 // writeWritten answers with an object that was just written, or would be. What
 // went to the log is what the client gets, with its version put in.
 func (r *request) writeWritten(code int, res written) error {
-	f, err := negotiate(r.Request, true)
+	f, err := r.negotiate(true)
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ const (
 
 // list answers with the objects of a resource.
 func (r *request) list() error {
-	f, err := negotiate(r.Request, true)
+	f, err := r.negotiate(true)
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ const versionWait = 3 * time.Second
 
 // get answers with one object.
 func (r *request) get() error {
-	f, err := negotiate(r.Request, true)
+	f, err := r.negotiate(true)
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ const (
 
 // watch streams what happens to the objects of a resource.
 func (r *request) watch() error {
-	f, err := negotiate(r.Request, true)
+	f, err := r.negotiate(true)
 	if err != nil {
 		return err
 	}

@@ -529,7 +529,7 @@ func (r *request) deleteCollection() error {
 	if err != nil {
 		return err
 	}
-	f, err := negotiate(r.Request, true)
+	f, err := r.negotiate(true)
 	if err != nil {
 		return err
 	}

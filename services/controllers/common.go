@@ -10,7 +10,9 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/kernel"
+	"github.com/rutterhq/rutter/kinds"
 )
 
 // summaryEvery is the least time between two writes of a summary (a status, an
@@ -139,6 +141,33 @@ func controllerKey(o metav1.Object, gvk schema.GroupVersionKind, r kernel.Resour
 		return kernel.Key{}, false
 	}
 	return kernel.Key{Resource: r, Namespace: o.GetNamespace(), Name: ref.Name}, true
+}
+
+// refusedKey is the key of the decider whose Refusal the event is about, if any.
+func refusedKey(e kernel.Event, decider string) []kernel.Key {
+	r, old, ok := kinds.Refusals.Of(e)
+	if r == nil {
+		r = old
+	}
+	if !ok || r == nil || r.Spec.Decider != decider {
+		return nil
+	}
+	k, err := events.ParseKey(r.Spec.Key)
+	if err != nil {
+		return nil // somebody else's writing
+	}
+	return []kernel.Key{k}
+}
+
+// refusedIn are the keys in a namespace for which the decider has a Refusal.
+func refusedIn(v *kernel.View, decider, namespace string) []kernel.Key {
+	var keys []kernel.Key
+	for _, r := range kinds.Refusals.List(v, "") {
+		if k, err := events.ParseKey(r.Spec.Key); err == nil && r.Spec.Decider == decider && k.Namespace == namespace {
+			keys = append(keys, k)
+		}
+	}
+	return keys
 }
 
 // selects tells whether a label selector that selects something selects the

@@ -95,6 +95,7 @@ func (r *rollout) sumUp() {
 	} else {
 		r.set(appsv1.DeploymentAvailable, corev1.ConditionFalse, "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
 	}
+	r.tellFailures()
 }
 
 // complete tells whether all that was wanted is there, and nothing else.
@@ -107,6 +108,23 @@ func complete(d *appsv1.Deployment, s *appsv1.DeploymentStatus) bool {
 func progressed(was, is *appsv1.DeploymentStatus) bool {
 	return is.UpdatedReplicas > was.UpdatedReplicas || is.Replicas-is.UpdatedReplicas < was.Replicas-was.UpdatedReplicas ||
 		is.ReadyReplicas > was.ReadyReplicas || is.AvailableReplicas > was.AvailableReplicas
+}
+
+// tellFailures passes on what keeps the ReplicaSets from having their pods, the
+// new one's before the others'.
+func (r *rollout) tellFailures() {
+	for _, rs := range append([]*appsv1.ReplicaSet{r.new}, r.sets...) {
+		if rs == nil {
+			continue
+		}
+		for _, c := range rs.Status.Conditions {
+			if c.Type == appsv1.ReplicaSetReplicaFailure {
+				r.set(appsv1.DeploymentReplicaFailure, c.Status, c.Reason, c.Message)
+				return
+			}
+		}
+	}
+	r.unset(appsv1.DeploymentReplicaFailure)
 }
 
 // estimateProgress keeps the condition Progressing, which says whether the

@@ -17,6 +17,7 @@ import (
 
 	"github.com/rutterhq/rutter/kernel"
 	"github.com/rutterhq/rutter/kinds"
+	"github.com/rutterhq/rutter/kinds/rutterv1"
 )
 
 // maxCreates bounds the pods that one decision creates or deletes.
@@ -28,15 +29,20 @@ const replicaSetActor = "controllers/replicaset"
 // replicaSet keeps as many pods as each ReplicaSet asks for.
 var replicaSet = kernel.Decider{
 	Name:   replicaSetActor,
-	Reads:  []kernel.Resource{kinds.ReplicaSets.Resource, kinds.Pods.Resource},
+	Reads:  []kernel.Resource{kinds.ReplicaSets.Resource, kinds.Pods.Resource, kinds.Refusals.Resource, kinds.ServiceAccounts.Resource},
 	Writes: []kernel.Resource{kinds.ReplicaSets.Resource, kinds.Pods.Resource},
 	Wakes:  wakeReplicaSets,
 	Decide: decideReplicaSet,
 }
 
 func wakeReplicaSets(v *kernel.View, e kernel.Event) []kernel.Key {
-	if e.Key.Resource == kinds.ReplicaSets.Resource {
+	switch e.Key.Resource {
+	case kinds.ReplicaSets.Resource:
 		return []kernel.Key{e.Key}
+	case kinds.Refusals.Resource:
+		return refusedKey(e, replicaSetActor)
+	case kinds.ServiceAccounts.Resource:
+		return refusedIn(v, replicaSetActor, e.Key.Namespace) // perhaps for want of it
 	}
 	pod, old, ok := kinds.Pods.Of(e)
 	if !ok || pod != nil && old != nil && sameToReplicaSet(pod, old) {
@@ -95,6 +101,7 @@ func decideReplicaSet(v *kernel.View, k kernel.Key, now time.Time) kernel.Decisi
 		return d
 	}
 	status, revisit := replicaSetStatus(rs, own, now)
+	status.Conditions = tellRefusal(status.Conditions, kinds.RefusalOf(v, replicaSetActor, k), have < want, now)
 	d.Revisit = earlier(d.Revisit, revisit)
 	if apiequality.Semantic.DeepEqual(status, rs.Status) {
 		return d
@@ -314,6 +321,31 @@ func compareAges(a, b, now time.Time) int {
 		return bits.Len64(uint64(max(now.Sub(t), 0)))
 	}
 	return cmp.Compare(magnitude(a), magnitude(b))
+}
+
+// tellRefusal keeps the condition ReplicaFailure, which says that pods cannot be
+// created, or deleted, and why.
+func tellRefusal(conditions []appsv1.ReplicaSetCondition, r *rutterv1.Refusal, creates bool, now time.Time) []appsv1.ReplicaSetCondition {
+	i := slices.IndexFunc(conditions, func(c appsv1.ReplicaSetCondition) bool { return c.Type == appsv1.ReplicaSetReplicaFailure })
+	if r == nil {
+		if i >= 0 {
+			conditions = slices.Delete(conditions, i, i+1)
+		}
+		return conditions
+	}
+	failure := appsv1.ReplicaSetCondition{
+		Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedDelete", Message: r.Spec.Message,
+		LastTransitionTime: metav1.NewTime(now.Truncate(time.Second)),
+	}
+	if creates {
+		failure.Reason = "FailedCreate"
+	}
+	if i < 0 {
+		return append(conditions, failure)
+	}
+	failure.LastTransitionTime = conditions[i].LastTransitionTime
+	conditions[i] = failure
+	return conditions
 }
 
 // replicaSetStatus sums up the pods, and says when the sum changes by itself.

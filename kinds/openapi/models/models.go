@@ -43,9 +43,12 @@ const Meta = "io.k8s.apimachinery.pkg.apis.meta.v1"
 // Package names the Go package of a group-version as models are named:
 // "io.k8s.api.networking.v1" for networking.k8s.io/v1.
 func Package(gv schema.GroupVersion) string {
-	group, _, _ := strings.Cut(gv.Group, ".")
-	if group == "" {
+	group, domain, _ := strings.Cut(gv.Group, ".")
+	switch {
+	case group == "":
 		group = "core"
+	case domain == "dev":
+		return domain + "." + group + "." + gv.Version // rutter.dev, our own
 	}
 	return "io.k8s.api." + group + "." + gv.Version
 }
