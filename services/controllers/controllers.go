@@ -24,7 +24,7 @@ func Deciders(cfg Config) []kernel.Decider {
 		garbage,         //         everything                             everything
 		serviceAccount,  //         namespaces, serviceaccounts, configmaps  serviceaccounts, configmaps
 		nodeLifecycle,   //         nodes, pods                            nodes (taints), pods (ready, delete)
-		nodeRanges(cfg), //         nodes                                  nodes (podCIDR)
+		nodeRanges(cfg), //         nodes, ipaddresses                     ipaddresses, nodes (podCIDR)
 		ipClaims,        //         ipaddresses, services                  ipaddresses
 		podGC,           //         pods, nodes                            pods
 	}

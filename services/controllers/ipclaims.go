@@ -11,11 +11,23 @@ import (
 	"github.com/rutterhq/rutter/kinds"
 )
 
-// claimGrace is for how long a claim may be without its service: the apiserver
-// claims an address first and writes the service then.
-const claimGrace = time.Minute
+const (
+	// claimGrace is for how long a claim stays whose service is gone: it may be
+	// made anew.
+	claimGrace = time.Minute
+	// claimAbandoned is for how long a claim stays whose service nobody has
+	// written since: the apiserver claims an address first and writes the service
+	// then, and how long a write can be on its way nobody knows. A day is more
+	// than any clock is wrong.
+	claimAbandoned = 24 * time.Hour
+)
 
 // ipClaims gives back the addresses of services that are gone.
+//
+// A claim must not go while the write of its service is on its way, or somebody
+// else claims the address and both have it. No clock tells that. But a service
+// that was written after the claim does: a write that is still on its way was
+// made before, expects an older event of the service, and is refused.
 var ipClaims = kernel.Decider{
 	Name:   "controllers/ipclaims",
 	Reads:  []kernel.Resource{kinds.IPAddresses.Resource, kinds.Services.Resource},
@@ -48,19 +60,23 @@ func decideIPClaim(v *kernel.View, k kernel.Key, now time.Time) kernel.Decision 
 	if parent.Group != "" || parent.Resource != kinds.Services.Resource.Plural {
 		return kernel.Decision{} // somebody else's
 	}
-	since := v.Entry(k).Time
+	own := v.Entry(k)
+	until := own.Time.Add(claimAbandoned)
+	// Meanwhile it looks, ever more seldom, whether the service was written.
+	again := own.Time.Add(max(claimGrace, 2*now.Sub(own.Time)))
 	if e := v.Entry(kinds.Services.Key(parent.Namespace, parent.Name)); e != nil {
 		if !e.Delete && holds(e.Object().(*corev1.Service), claim) {
 			return kernel.Decision{}
 		}
-		if e.Time.After(since) {
-			since = e.Time
+		if e.Seq > own.Seq {
+			until = e.Time.Add(claimGrace)
+			again = until
 		}
 	}
-	if until := since.Add(claimGrace); until.After(now) {
-		return kernel.Decision{Revisit: until}
+	if until.After(now) {
+		return kernel.Decision{Revisit: earlier(again, until)}
 	}
-	note := "service " + parent.Namespace + "/" + parent.Name + " has not had it for a minute"
+	note := "service " + parent.Namespace + "/" + parent.Name + " does not have it"
 	return kernel.Decision{Changes: []kernel.Change{kinds.IPAddresses.Remove(claim, "", note)}}
 }
 

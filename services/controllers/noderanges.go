@@ -3,29 +3,49 @@ package controllers
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/rutterhq/rutter/kernel"
 	"github.com/rutterhq/rutter/kinds"
 )
 
-// nodeRangesKey is the one key: two nodes must not get one range.
+// nodeRangesKey is the one key: a leader gives ranges one after the other.
 var nodeRangesKey = kernel.Key{Resource: kernel.Resource{Plural: "queue"}, Name: "noderanges"}
 
-// maxNodes is how many /24 ranges a /16 has.
-const maxNodes = 256
+const (
+	// maxNodes is how many /24 ranges a /16 has.
+	maxNodes = 256
+	// nodeUID says for which node of its name a range was claimed.
+	nodeUID = "rutter.dev/node-uid"
+)
 
-// nodeRanges gives each node the smallest free /24 of the pods' /16.
+// nodeRanges gives each node the smallest free /24 of the pods' /16. First the
+// range is claimed, by an object named after its first address, which only one
+// of two leaders can create; then it is written into the node. A claim is for
+// one node by its uid. When that node is gone the claim goes too: a write of
+// the range that is still on its way expects the node as it was, and is refused.
 func nodeRanges(cfg Config) kernel.Decider {
 	return kernel.Decider{
 		Name:   "controllers/noderanges",
-		Reads:  []kernel.Resource{kinds.Nodes.Resource},
-		Writes: []kernel.Resource{kinds.Nodes.Resource},
+		Reads:  []kernel.Resource{kinds.Nodes.Resource, kinds.IPAddresses.Resource},
+		Writes: []kernel.Resource{kinds.Nodes.Resource, kinds.IPAddresses.Resource},
 		Wakes: func(_ *kernel.View, e kernel.Event) []kernel.Key {
-			if n, _, _ := kinds.Nodes.Of(e); n != nil && n.Spec.PodCIDR != "" {
+			if a, old, ok := kinds.IPAddresses.Of(e); ok {
+				if a == nil {
+					a = old
+				}
+				if a == nil || claimant(a) == "" {
+					return nil
+				}
+				return []kernel.Key{nodeRangesKey}
+			}
+			if n, old, _ := kinds.Nodes.Of(e); n != nil && old != nil && n.UID == old.UID && n.Spec.PodCIDR == old.Spec.PodCIDR {
 				return nil
 			}
 			return []kernel.Key{nodeRangesKey} // it has none, or its range has become free
@@ -34,28 +54,74 @@ func nodeRanges(cfg Config) kernel.Decider {
 	}
 }
 
+// claimant is the name of the node that a range was claimed for, or "".
+func claimant(a *networkingv1.IPAddress) string {
+	if p := a.Spec.ParentRef; p != nil && p.Group == "" && p.Resource == kinds.Nodes.Resource.Plural {
+		return p.Name
+	}
+	return ""
+}
+
 func decideNodeRanges(v *kernel.View, cfg Config) kernel.Decision {
-	taken := map[string]bool{}
+	var d kernel.Decision
+	taken := map[string]bool{}     // first addresses of ranges
+	claimed := map[string]string{} // first address of the range claimed for a node, by the node's uid
+	for _, a := range kinds.IPAddresses.List(v, "") {
+		name := claimant(a)
+		if name == "" {
+			continue
+		}
+		taken[a.Name] = true
+		if n, ok := kinds.Nodes.Get(v, "", name); ok && string(n.UID) == a.Annotations[nodeUID] {
+			claimed[a.Annotations[nodeUID]] = a.Name
+		} else {
+			d.Changes = append(d.Changes, kinds.IPAddresses.Remove(a, "", "node "+name+" is gone"))
+		}
+	}
 	var without []*corev1.Node
 	for _, n := range kinds.Nodes.List(v, "") {
-		if n.Spec.PodCIDR == "" {
+		r, err := netip.ParsePrefix(n.Spec.PodCIDR)
+		if err != nil {
 			without = append(without, n)
+			continue
 		}
-		taken[n.Spec.PodCIDR] = true
+		first := r.Masked().Addr().String()
+		if claimed[string(n.UID)] == "" && !taken[first] { // somebody else gave it its range
+			d.Changes = append(d.Changes, kinds.IPAddresses.Put(rangeClaim(n, first), "", ""))
+		}
+		taken[first] = true
 	}
 	slices.SortFunc(without, func(a, b *corev1.Node) int {
 		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 	})
-	var d kernel.Decision
-	for i := 0; i < maxNodes && len(without) > 0; i++ {
-		cidr := fmt.Sprintf("%s.%d.0/24", cfg.PodPrefix, i)
-		if taken[cidr] {
+	next := 0
+	for _, n := range without {
+		if first := claimed[string(n.UID)]; first != "" {
+			n = n.DeepCopy()
+			n.Spec.PodCIDR = first + "/24"
+			n.Spec.PodCIDRs = []string{n.Spec.PodCIDR}
+			d.Changes = append(d.Changes, kinds.Nodes.Put(n, "node.ranged", ""))
 			continue
 		}
-		n := without[0].DeepCopy()
-		without = without[1:]
-		n.Spec.PodCIDR, n.Spec.PodCIDRs = cidr, []string{cidr}
-		d.Changes = append(d.Changes, kinds.Nodes.Put(n, "node.ranged", ""))
+		for next < maxNodes && taken[rangeAt(cfg, next)] {
+			next++
+		}
+		if next < maxNodes {
+			taken[rangeAt(cfg, next)] = true
+			d.Changes = append(d.Changes, kinds.IPAddresses.Put(rangeClaim(n, rangeAt(cfg, next)), "", "for pods of node "+n.Name))
+		}
 	}
 	return d
+}
+
+// rangeAt is the first address of the i-th range.
+func rangeAt(cfg Config, i int) string { return fmt.Sprintf("%s.%d.0", cfg.PodPrefix, i) }
+
+// rangeClaim is the claim of a range for a node.
+func rangeClaim(n *corev1.Node, first string) *networkingv1.IPAddress {
+	return &networkingv1.IPAddress{
+		ObjectMeta: metav1.ObjectMeta{Name: first, Annotations: map[string]string{nodeUID: string(n.UID)},
+			Labels: map[string]string{networkingv1.LabelIPAddressFamily: string(corev1.IPv4Protocol), networkingv1.LabelManagedBy: "rutter.dev"}},
+		Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: kinds.Nodes.Resource.Plural, Name: n.Name}},
+	}
 }

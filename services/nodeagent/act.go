@@ -160,7 +160,7 @@ func (a *Agent) preStop(p *pod, g Goal, spec *corev1.Container) error {
 
 // markStop begins a container's end.
 func (a *Agent) markStop(p *pod, g Goal, spec *corev1.Container, grace time.Duration, why string) {
-	p.update(func(w *World) { w.stop(spec.Name, grace, why, a.now()) })
+	p.update(func(w *World) { w.Stop(spec.Name, grace, why, a.now()) })
 	if !g.Gone {
 		a.events.add(g.Pod, spec.Name, corev1.EventTypeNormal, "Killing", why)
 	}
@@ -215,7 +215,7 @@ func (a *Agent) reapContainer(ctx context.Context, p *pod, g Goal, spec *corev1.
 	if last.Message == "" {
 		last.Message = a.lastWords(ctx, g.Pod, spec, attempt, x.Code)
 	}
-	p.update(func(w *World) { w.exit(spec.Name, last) })
+	p.update(func(w *World) { w.Exit(spec.Name, last) })
 	if c := p.container(spec.Name); heldBack(&c) > 0 && restarts(g.Pod, spec, &c) && !g.Stopping && !g.Gone {
 		a.events.add(g.Pod, spec.Name, corev1.EventTypeWarning, "BackOff",
 			fmt.Sprintf("Back-off restarting failed container %s in pod %s_%s(%s)", spec.Name, g.Pod.Name, g.Pod.Namespace, g.Pod.UID))
@@ -431,13 +431,13 @@ func (a *Agent) start(ctx context.Context, v *kernel.View, p *pod, g Goal, spec 
 	var refused *runtime.StartError
 	switch {
 	case err == nil:
-		p.update(func(w *World) { w.begin(g.Pod, spec, k.ID, attempt, started.At) })
+		p.update(func(w *World) { w.Begin(g.Pod, spec, k.ID, attempt, started.At) })
 		return a.mayHaveEnded(ctx, p, spec, k.ID)
 	case errors.As(err, &refused):
 		now := a.now()
 		p.update(func(w *World) {
-			w.begin(g.Pod, spec, k.ID, attempt, now)
-			w.exit(spec.Name, terminated(runtime.Exit{Code: 128, Reason: "StartError", Message: err.Error(), FinishedAt: now}, k.ID, time.Unix(0, 0)))
+			w.Begin(g.Pod, spec, k.ID, attempt, now)
+			w.Exit(spec.Name, terminated(runtime.Exit{Code: 128, Reason: "StartError", Message: err.Error(), FinishedAt: now}, k.ID, time.Unix(0, 0)))
 		})
 		a.events.add(g.Pod, spec.Name, corev1.EventTypeWarning, "Failed", "Error: "+err.Error())
 		return nil

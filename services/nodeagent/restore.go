@@ -127,7 +127,7 @@ func adopt(w *World, p *corev1.Pod, list []runtime.Info) (stale []string) {
 		// looked after before the next container starts.
 		w.Sandbox.Done = w.Sandbox.Done || i.Running
 	}
-	adoptStatuses(w, p)
+	AdoptStatuses(w, p)
 	return stale
 }
 
@@ -141,9 +141,9 @@ func statusesOf(p *corev1.Pod) map[string]*corev1.ContainerStatus {
 	return out
 }
 
-// adoptStatuses takes from the log what is known of containers of which there
+// AdoptStatuses takes from the log what is known of containers of which there
 // is no trace.
-func adoptStatuses(w *World, p *corev1.Pod) {
+func AdoptStatuses(w *World, p *corev1.Pod) {
 	for name, s := range statusesOf(p) {
 		if w.peek(name).ID == "" {
 			adoptStatus(w.container(name), s)

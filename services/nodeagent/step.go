@@ -43,7 +43,7 @@ func (a *Agent) newPod(ctx context.Context, spec *corev1.Pod) *pod {
 	p.world = World{UID: spec.UID, Since: a.now(), Ended: ended(spec.Status.Phase)}
 	// What the log says of earlier runs counts, if the machine was restarted and
 	// containerd knows nothing of them.
-	adoptStatuses(&p.world, spec)
+	AdoptStatuses(&p.world, spec)
 	return p
 }
 

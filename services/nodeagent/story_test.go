@@ -107,7 +107,7 @@ func (s *story) happen(f []string) {
 		case "started":
 			c.Started = true
 		case "sick":
-			s.w.stop(f[1], podGrace(s.g.Pod), "Unhealthy", s.now)
+			s.w.Stop(f[1], podGrace(s.g.Pod), "Unhealthy", s.now)
 		}
 	case "delete":
 		var seconds int64
@@ -242,11 +242,11 @@ func (s *story) do(a Action) {
 		if c.Phase == Exited {
 			attempt++
 		}
-		s.w.begin(s.g.Pod, spec, fmt.Sprintf("%s%d", spec.Name, attempt), attempt, s.now)
+		s.w.Begin(s.g.Pod, spec, fmt.Sprintf("%s%d", spec.Name, attempt), attempt, s.now)
 	case PostStart:
 		c.PostStart = HookDone
 	case Stopping:
-		s.w.stop(a.Container, a.Grace, a.Reason, s.now)
+		s.w.Stop(a.Container, a.Grace, a.Reason, s.now)
 	case PreStop:
 		c.Stop.PreStop = HookDone
 	case Term:
@@ -260,7 +260,7 @@ func (s *story) do(a Action) {
 		if code == 0 {
 			reason = "Completed"
 		}
-		s.w.exit(a.Container, &corev1.ContainerStateTerminated{ExitCode: code, Reason: reason, FinishedAt: metav1.NewTime(s.now)})
+		s.w.Exit(a.Container, &corev1.ContainerStateTerminated{ExitCode: code, Reason: reason, FinishedAt: metav1.NewTime(s.now)})
 	case Finish:
 		s.tell()
 		s.w.Final = true

@@ -196,9 +196,9 @@ func (w *World) container(name string) *Container {
 	return c
 }
 
-// begin notes that a container runs: a new run, with nothing of the one before
+// Begin notes that a container runs: a new run, with nothing of the one before
 // but how it ended.
-func (w *World) begin(p *corev1.Pod, spec *corev1.Container, id string, attempt int, at time.Time) {
+func (w *World) Begin(p *corev1.Pod, spec *corev1.Container, id string, attempt int, at time.Time) {
 	c := w.container(spec.Name)
 	if c.Phase == Exited {
 		c.Before, c.Delay, c.Restarted = c.Last, nextDelay(c), at
@@ -212,8 +212,8 @@ func (w *World) begin(p *corev1.Pod, spec *corev1.Container, id string, attempt 
 	}
 }
 
-// exit notes how a container's run ended.
-func (w *World) exit(name string, last *corev1.ContainerStateTerminated) {
+// Exit notes how a container's run ended.
+func (w *World) Exit(name string, last *corev1.ContainerStateTerminated) {
 	c := w.container(name)
 	if c.Restarted.IsZero() {
 		c.Restarted = c.StartedAt
@@ -221,8 +221,8 @@ func (w *World) exit(name string, last *corev1.ContainerStateTerminated) {
 	c.Phase, c.Last, c.Stop, c.Ready, c.Started = Exited, last, nil, false, false
 }
 
-// stop notes that a container shall end; again, that it shall end sooner.
-func (w *World) stop(name string, grace time.Duration, why string, now time.Time) {
+// Stop notes that a container shall end; again, that it shall end sooner.
+func (w *World) Stop(name string, grace time.Duration, why string, now time.Time) {
 	c := w.container(name)
 	if c.Stop != nil {
 		c.Stop.Grace = grace
