@@ -4,6 +4,7 @@ package test
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,11 +28,23 @@ func deciders() []kernel.Decider {
 	return append(all, ingress.Deciders()...)
 }
 
+// recordingFile is where the shop's recording is kept, for sim/logs.
+var recordingFile = flag.String("recording", "", "keep the recording of TestShop in this file")
+
 // replay makes every decision of the story again: from the cluster's log, from
 // a recording, and with an error planted in each decider in turn.
 func (s *story) replay() {
 	file := filepath.Join(s.dir, "recording")
 	s.rutter("record", "export", file)
+	if *recordingFile != "" {
+		b, err := os.ReadFile(file)
+		if err == nil {
+			err = os.WriteFile(*recordingFile, b, 0o644)
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
 	var live, recorded history.Report
 	for into, args := range map[*history.Report][]string{&live: {"replay", "-o", "json"}, &recorded: {"replay", file, "-o", "json"}} {
 		out := s.command("", s.rutterBin, args...)

@@ -1,6 +1,7 @@
 // Package logs is a corpus of recordings that every build replays: whole logs
 // of clusters, real and simulated, in which things went well and went wrong.
 //
+//	shop      the example's life in a real cluster: applied, updated under load, killed, and so on (test/)
 //	rollout   a Deployment behind an Ingress, updated, scaled, rolled back     testdata/rollout.txtar
 //	nodeloss  a node falls silent, its pods move, it comes back                testdata/nodeloss.txtar
 //	leaders   two leaders of everything, with crashes and lost answers         simulator, by seed
@@ -13,6 +14,10 @@
 //
 //	go test ./sim/logs -update             records anew what is simulated, and writes corpus.txt
 //	go test ./sim/logs -run Again -again 1000
+//
+// The shop's comes from a run of test/, with its Secrets as hashes:
+//
+//	go test -tags e2e ./test -run 'TestShop$' -args -recording $PWD/sim/logs/shop.rec
 //
 // What it does not do: say that what was decided was right. That is what
 // scenarios and the simulator's checkers are for.
@@ -34,10 +39,10 @@ import (
 	"github.com/rutterhq/rutter/services/scheduler"
 )
 
-//go:embed *.rec
+//go:embed *.rec corpus.txt
 var embedded embed.FS
 
-// files are the recordings, in the program: who replays them needs no folder.
+// files are the recordings, and what they come to, in the program: who replays them needs no folder.
 var files fs.FS = embedded
 
 // Names are the recordings there are.
