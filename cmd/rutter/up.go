@@ -91,7 +91,7 @@ func (u *upFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	log, err := jetstream.Open(ctx, nc, jetstream.Options{Budget: server.Budget()})
+	log, err := jetstream.Open(ctx, nc, jetstream.Options{Budget: server.Budget(), Build: build})
 	if err != nil {
 		return err
 	}
@@ -115,6 +115,7 @@ func (u *upFlags) run(ctx context.Context) error {
 	}
 	g.Go(func() error { return keepMemory(ctx) })
 	g.Go(func() error { return s.mirror.Run(ctx) })
+	g.Go(func() error { return s.keepHistory(ctx, log) })
 	g.Go(func() error { return api.Run(ctx) })
 	g.Go(func() error { return s.decide(ctx, "scheduler", scheduler.Deciders()) })
 	g.Go(func() error { return s.decide(ctx, "controllers", controllers.Deciders(controllers.Default())) })

@@ -1,0 +1,172 @@
+package history_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rutterhq/rutter/events"
+	"github.com/rutterhq/rutter/events/logtest"
+	"github.com/rutterhq/rutter/events/memory"
+	"github.com/rutterhq/rutter/internal/history"
+	"github.com/rutterhq/rutter/kernel"
+	"github.com/rutterhq/rutter/kernel/kerneltest"
+)
+
+// stateOf is what a View holds, without types.
+func stateOf(v *kernel.View) events.State {
+	s := events.State{}
+	for e := range v.Records() {
+		s[e.Key] = e.Record
+	}
+	return s
+}
+
+// replayed is the View of all events there ever were, up to a Seq.
+func replayed(t *testing.T, log *memory.Log, at kernel.Seq) *kernel.View {
+	t.Helper()
+	v := kernel.NewView(kerneltest.Plain{})
+	for r, err := range log.Read(t.Context(), 0, at) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, _ = v.Fold(r)
+	}
+	return v
+}
+
+// A log that is written for a day keeps some minutes of events, and a Mirror
+// that begins then has the View of one that was there all along. Every View of
+// the past can be built.
+func TestKeeperKeepsTheLogSmall(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		log := memory.New()
+		mirror := kernel.NewMirror(log, kerneltest.Plain{}, nil)
+		k := history.DefaultKeeper(log, mirror, func(err error) { t.Error(err) })
+		k.Events, k.Least = 300, 10
+		done := make(chan error, 2)
+		go func() { done <- mirror.Run(ctx) }()
+		go func() { done <- k.Run(ctx) }()
+		rng, state, seen := rand.New(rand.NewPCG(1, 2)), events.State{}, kernel.Seq(0)
+		for i := range 2000 {
+			r := logtest.Record(fmt.Sprintf("o%d", rng.IntN(30)), 0)
+			r.Expect, r.Seen, r.Time = state[r.Key].Seq, seen, time.Now()
+			r.Delete = r.Expect != 0 && !state[r.Key].Delete && rng.IntN(3) == 0
+			seq, err := log.Append(ctx, r)
+			if err != nil {
+				t.Fatalf("write %d: %v", i, err)
+			}
+			v, err := mirror.At(ctx, seq)
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(5 * time.Second)
+			v = mirror.View()
+			state, seen = stateOf(v), v.Seq()
+		}
+		late := kernel.NewMirror(log, kerneltest.Plain{}, nil)
+		go func() { done <- late.Run(ctx) }()
+		v, err := late.At(ctx, seen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(stateOf(replayed(t, log, v.Seq())), stateOf(v)); diff != "" {
+			t.Errorf("a Mirror that begins late has another View: %s", diff)
+		}
+		tail, err := log.After(seen - 1)
+		if err != nil || len(tail) == 0 {
+			t.Fatal(err)
+		}
+		if _, err := log.After(seen - 800); err == nil {
+			t.Errorf("the log still holds the last 800 of %d events", seen)
+		}
+		for range 100 {
+			at := kernel.Seq(rng.Uint64N(uint64(seen + 1)))
+			past, err := history.At(ctx, log, kerneltest.Plain{}, at)
+			if err != nil || past.Seq() != at {
+				t.Fatalf("the past at %d: %v", at, err)
+			}
+			if diff := cmp.Diff(stateOf(replayed(t, log, at)), stateOf(past)); diff != "" {
+				t.Fatalf("the past at %d: %s", at, diff)
+			}
+		}
+		cancel()
+		for range 3 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// budgeted is a log whose budget is what a test says.
+type budgeted struct {
+	*memory.Log
+	used int64
+}
+
+func (b *budgeted) Usage(context.Context) (events.Usage, error) {
+	return events.Usage{Used: b.used, Budget: 1000}, nil
+}
+
+func (b *budgeted) SetKeep(context.Context, events.Keep) error { return nil }
+
+// At 80 % of the budget nobody waits for many events, but what is too young is
+// kept.
+func TestKeeperUnderPressure(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	log := &budgeted{Log: memory.New(), used: 799}
+	mirror := kernel.NewMirror(log, kerneltest.Plain{}, nil)
+	done := make(chan error, 1)
+	go func() { done <- mirror.Run(ctx) }()
+	k := history.DefaultKeeper(log, mirror, nil)
+	k.Least = 10
+	now := time.Unix(1_790_000_000, 0).Add(time.Hour)
+	for i := range 40 {
+		r := logtest.Record(fmt.Sprintf("o%d", i), 0)
+		if r.Time = now.Add(-time.Hour); i >= 20 {
+			r.Time = now.Add(-time.Minute)
+		}
+		if _, err := log.Append(ctx, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look := func(used int64, first kernel.Seq) {
+		t.Helper()
+		log.used = used
+		last, err := log.Last(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := mirror.At(ctx, last); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.Look(ctx, now); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := log.After(first - 1); err != nil {
+			t.Errorf("with %d used the log does not hold event %d: %v", used, first, err)
+		}
+		if _, err := log.Log.After(max(first, 2) - 2); (err == nil) != (first == 1) {
+			t.Errorf("with %d used the log holds more than from event %d on", used, first)
+		}
+	}
+	look(799, 1)
+	look(800, 20)
+	now = now.Add(20 * time.Minute)
+	look(800, 40)
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
