@@ -22,7 +22,7 @@ const (
 	ack                  // the server's answer to one
 	question             // a publish to the server's API
 	delivery             // any other message to the client: answers of the API, events for followers
-	kinds
+	kindCount
 )
 
 func (k kind) String() string {
@@ -66,7 +66,7 @@ type relay struct {
 	conns   map[*link]bool
 	strays  [][]byte        // writes whose connection was cut under them
 	replies map[string]bool // the first parts of the subjects where answers to writes go to
-	did     [kinds][faultKinds]int
+	did     [kindCount][faultKinds]int
 	end     bool
 	group   sync.WaitGroup
 }
@@ -288,7 +288,7 @@ func (l *link) delivered(subject string) kind {
 func stem(subject string) string { return subject[:strings.LastIndexByte(subject, '.')+1] }
 
 // chances gives each kind of frame its faults, in hundredths of a percent.
-type chances [kinds][faultKinds]int
+type chances [kindCount][faultKinds]int
 
 // dice plans by chance.
 func dice(seed uint64, c chances) plan {
