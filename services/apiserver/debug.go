@@ -3,7 +3,9 @@ package apiserver
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"net/url"
 	"slices"
@@ -32,7 +34,7 @@ type pastKey struct{}
 func (d *debug) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	query, _ := url.ParseQuery(hr.URL.RawQuery)
 	r := &request{Request: hr, w: w, s: d.s, user: UserFrom(hr.Context()), query: query}
-	if err := d.serve(r); err != nil {
+	if err := d.serve(r); err != nil && !errors.Is(err, errReaderLeft) {
 		r.writeError(err)
 	}
 }
@@ -51,6 +53,8 @@ func (d *debug) serve(r *request) error {
 		return d.diff(r)
 	case "replay":
 		return d.replay(r)
+	case "record":
+		return d.record(r)
 	case "cluster":
 		return d.answer(r, map[string]string{"cluster": d.s.cfg.Schema.Cluster, "build": d.s.cfg.Version})
 	case "at":
@@ -84,35 +88,50 @@ func (d *debug) seqParam(ctx context.Context, name, value string) (kernel.Seq, e
 	if err != nil {
 		return 0, badRequest("%s: %q: expected a position in the log, a time such as 2026-11-23T15:04:05Z, or how long ago, such as -15m", name, value)
 	}
-	return d.seqOf(ctx, at, last)
+	seq, err := d.s.cfg.History.SeqAt(ctx, at)
+	if errors.Is(err, events.ErrGone) {
+		if w, werr := d.s.cfg.History.Window(ctx); werr == nil {
+			err = tooOldTime(at, w)
+		}
+	}
+	return min(seq, last), err
 }
 
-// rangeOf reads ?from, the beginning if it is not there, and ?to, the newest.
+// rangeOf reads ?from, the beginning of the window if it is not there, and ?to,
+// the newest. Before the window it gives 410.
 func (d *debug) rangeOf(r *request) (from, to kernel.Seq, err error) {
+	w, err := d.s.cfg.History.Window(r.Context())
+	if err != nil {
+		return 0, 0, err
+	}
+	begin := max(w.First, 1) - 1
+	from = begin
 	if q := r.query.Get("from"); q != "" {
 		if from, err = d.seqParam(r.Context(), "from", q); err != nil {
 			return 0, 0, err
 		}
 	}
-	to, err = d.seqParam(r.Context(), "to", r.query.Get("to"))
-	return from, to, err
+	if to, err = d.seqParam(r.Context(), "to", r.query.Get("to")); err != nil {
+		return 0, 0, err
+	}
+	if low := min(from, to); low < begin {
+		return 0, 0, tooOld(low, w)
+	}
+	return from, to, nil
 }
 
-// seqOf finds the last event that happened until the time.
-func (d *debug) seqOf(ctx context.Context, at time.Time, last kernel.Seq) (kernel.Seq, error) {
-	var seq kernel.Seq
-	for rec, err := range d.s.cfg.Log.Follow(ctx, 0) {
-		if err != nil {
-			return 0, err
-		}
-		if !rec.Time.After(at) {
-			seq = rec.Seq
-		}
-		if rec.Seq >= last {
-			break
+// eventsOf reads the events of one object.
+func (d *debug) eventsOf(ctx context.Context, k kernel.Key, after, to kernel.Seq) iter.Seq2[kernel.Record, error] {
+	if h, ok := d.s.cfg.History.(events.KeyReader); ok {
+		return h.ReadKey(ctx, k, after, to)
+	}
+	return func(yield func(kernel.Record, error) bool) {
+		for rec, err := range d.s.cfg.History.Read(ctx, after, to) {
+			if (err != nil || rec.Key == k) && !yield(rec, err) {
+				return
+			}
 		}
 	}
-	return seq, ctx.Err()
 }
 
 // logFilter is what `rutter log` asks for. Empty fields mean everything.
@@ -149,48 +168,96 @@ func (d *debug) log(r *request) error {
 	if err != nil && r.query.Get("tail") != "" || tail < 0 {
 		return badRequest("tail: %q: expected a number of events", r.query.Get("tail"))
 	}
-	r.w.Header().Set("Content-Type", "application/x-ndjson")
-	if from >= to && !flag(r.query, "follow") {
-		return nil // or the next event would be waited for
-	}
-	out := &logWriter{d: d, r: r, allowed: map[kernel.Key]bool{}}
-	var last []kernel.Record
-	for rec, err := range d.s.cfg.Log.Follow(r.Context(), from) {
-		if err != nil {
+	follow := flag(r.query, "follow")
+	if follow { // what there is already, then what comes
+		if to, err = d.s.cfg.Log.Last(r.Context()); err != nil {
 			return err
 		}
-		if rec.Seq > to && !flag(r.query, "follow") {
-			break
-		}
-		if f.matches(&rec) {
-			if tail > 0 && rec.Seq <= to {
-				last = append(last[max(0, len(last)-tail+1):], rec)
-			} else if err := out.write(rec); err != nil {
-				return nil // the reader is gone
-			}
-		}
-		if rec.Seq == to {
-			for _, rec := range last {
-				if err := out.write(rec); err != nil {
-					return nil
-				}
-			}
-			if !flag(r.query, "follow") {
-				break
-			}
-		}
-		if rec.Seq >= to {
-			_ = http.NewResponseController(r.w).Flush()
-		}
 	}
-	return nil
+	out := &logWriter{d: d, r: r, filter: &f, allowed: map[kernel.Key]bool{}}
+	var last []kernel.Record
+	if tail > 0 {
+		if last, err = d.tail(r.Context(), &f, from, to, tail); err != nil {
+			return err
+		}
+		from = to
+	}
+	r.w.Header().Set("Content-Type", "application/x-ndjson")
+	if err := out.all(events.All(last)); err != nil {
+		return err
+	}
+	if err := out.all(d.reading(r.Context(), &f, from, to)); err != nil || !follow {
+		return err
+	}
+	out.flush = true
+	_ = http.NewResponseController(r.w).Flush()
+	return out.all(d.s.cfg.Log.Follow(r.Context(), max(from, to)))
+}
+
+// reading reads what a filter may want.
+func (d *debug) reading(ctx context.Context, f *logFilter, after, to kernel.Seq) iter.Seq2[kernel.Record, error] {
+	switch {
+	case after >= to:
+		return events.All(nil)
+	case f.keyed:
+		return d.eventsOf(ctx, f.key, after, to)
+	}
+	return d.s.cfg.History.Read(ctx, after, to)
+}
+
+// tailFirst is how many events are looked at first for the last few that a
+// filter wants; then it is four times as many, and so on.
+const tailFirst = 1024
+
+// tail finds the last n events that a filter wants, from the end on.
+func (d *debug) tail(ctx context.Context, f *logFilter, from, to kernel.Seq, n int) (found []kernel.Record, err error) {
+	size := kernel.Seq(max(tailFirst, n))
+	for to > from && len(found) < n {
+		after := max(from, to-min(to, size))
+		var part []kernel.Record
+		for rec, err := range d.reading(ctx, f, after, to) {
+			if err != nil {
+				return nil, err
+			}
+			if f.matches(&rec) {
+				part = append(part[max(0, len(part)-n+1):], rec)
+			}
+		}
+		found = append(part, found...)
+		to, size = after, size*4
+	}
+	return found[max(0, len(found)-n):], nil
 }
 
 // logWriter writes the Records that its user may read.
 type logWriter struct {
 	d       *debug
 	r       *request
+	filter  *logFilter
+	flush   bool                // after each event: somebody waits for it
 	allowed map[kernel.Key]bool // by resource and namespace, name left out: whole namespaces are cheap
+}
+
+// errReaderLeft ends a stream that nobody reads any more.
+var errReaderLeft = errors.New("the reader has left")
+
+// all writes what the filter wants of some records.
+func (l *logWriter) all(records iter.Seq2[kernel.Record, error]) error {
+	for rec, err := range records {
+		if err != nil {
+			return err
+		}
+		if !l.filter.matches(&rec) {
+			continue
+		}
+		if err := l.write(rec); err != nil {
+			return err
+		}
+		if l.flush {
+			_ = http.NewResponseController(l.r.w).Flush() // a failed one shows at the next write
+		}
+	}
+	return nil
 }
 
 func (l *logWriter) write(rec kernel.Record) error {
@@ -208,8 +275,10 @@ func (l *logWriter) write(rec kernel.Record) error {
 	if err != nil {
 		return err
 	}
-	_, err = l.r.w.Write(append(b, '\n'))
-	return err
+	if _, err = l.r.w.Write(append(b, '\n')); err != nil {
+		return errReaderLeft
+	}
+	return nil
 }
 
 // redacted is the Record with hashes for what is secret.
@@ -220,10 +289,32 @@ func redacted(rec kernel.Record) kernel.Record {
 
 // fetch reads one event.
 func (d *debug) fetch(ctx context.Context, seq kernel.Seq) (kernel.Record, error) {
-	for rec, err := range d.s.cfg.Log.Follow(ctx, seq-1) {
+	for rec, err := range d.s.cfg.History.Read(ctx, seq-1, seq) {
 		return rec, err
 	}
 	return kernel.Record{}, ctx.Err()
+}
+
+// lastOf finds the last event of an object up to a Seq: in the View there, or
+// among all events of the window, for a View forgets what is long gone.
+func (d *debug) lastOf(ctx context.Context, k kernel.Key, v *kernel.View) (last kernel.Seq, err error) {
+	if e := v.Entry(k); e != nil {
+		return e.Seq, nil
+	}
+	w, err := d.s.cfg.History.Window(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for rec, err := range d.eventsOf(ctx, k, max(w.First, 1)-1, v.Seq()) {
+		if err != nil {
+			return 0, err
+		}
+		last = rec.Seq
+	}
+	if last == 0 {
+		return 0, apierrors.NewNotFound(apiResource(k), k.Name)
+	}
+	return last, nil
 }
 
 // why answers with the chain of causes of an object's last event, or of its
@@ -246,19 +337,22 @@ func (d *debug) why(r *request) error {
 	if err != nil {
 		return err
 	}
-	e := v.Entry(key)
-	if e == nil {
-		return apierrors.NewNotFound(apiResource(key), key.Name)
+	last, err := d.lastOf(r.Context(), key, v)
+	if err != nil {
+		return err
 	}
 	fetch := func(ctx context.Context, seq kernel.Seq) (kernel.Record, error) {
 		rec, err := d.fetch(ctx, seq)
+		if errors.Is(err, events.ErrGone) {
+			return forgotten(seq), nil
+		}
 		if err == nil && d.mayRead(r, rec.Key) != nil {
 			return hidden(rec), nil
 		}
 		rec.Body = nil // a chain is about what happened, not about content
 		return rec, err
 	}
-	link, err := history.Why(r.Context(), fetch, e.Seq)
+	link, err := history.Why(r.Context(), fetch, last)
 	if err != nil {
 		return err
 	}
@@ -270,6 +364,12 @@ func (d *debug) why(r *request) error {
 func hidden(rec kernel.Record) kernel.Record {
 	return kernel.Record{Seq: rec.Seq, Key: kernel.Key{Resource: rec.Key.Resource, Name: "(hidden)"},
 		Envelope: events.Envelope{Source: rec.Source, Type: rec.Type, Time: rec.Time, Cause: rec.Cause, Note: "(you may not read this object)"}}
+}
+
+// forgotten stands for an event before the window: nothing is known of it.
+func forgotten(seq kernel.Seq) kernel.Record {
+	return kernel.Record{Seq: seq, Key: kernel.Key{Resource: kernel.Resource{Plural: "unknown"}, Name: "(forgotten)"},
+		Envelope: events.Envelope{Note: "(older than the history that is kept)"}}
 }
 
 // change is one event in the answer of diff.
@@ -295,28 +395,28 @@ func (d *debug) diff(r *request) error {
 	if err != nil {
 		return err
 	}
-	changes, found := []change{}, false
+	v, err := r.s.viewAt(r.Context(), from)
+	if err != nil {
+		return err
+	}
+	changes := []change{}
 	var before []byte
-	for rec, err := range d.s.cfg.Log.Follow(r.Context(), 0) {
+	e := v.Entry(key)
+	if e != nil && !e.Delete {
+		before = redacted(e.Record).Body
+	}
+	for rec, err := range d.eventsOf(r.Context(), key, from, to) {
 		if err != nil {
 			return err
 		}
-		if rec.Key == key && rec.Seq <= to {
-			found = true
-			body := redacted(rec).Body
-			if rec.Delete {
-				body = nil
-			}
-			if rec.Seq > from {
-				changes = append(changes, change{rec.Seq, rec.Time, rec.Source, rec.Type, meant(history.Diff(before, body))})
-			}
-			before = body
+		body := redacted(rec).Body
+		if rec.Delete {
+			body = nil
 		}
-		if rec.Seq >= to {
-			break
-		}
+		changes = append(changes, change{rec.Seq, rec.Time, rec.Source, rec.Type, meant(history.Diff(before, body))})
+		before = body
 	}
-	if !found {
+	if e == nil && len(changes) == 0 {
 		return apierrors.NewNotFound(apiResource(key), key.Name)
 	}
 	return d.answer(r, changes)
@@ -345,26 +445,15 @@ func (d *debug) replay(r *request) error {
 			return badRequest("decider: %q: there is none of this name; there are %s", name, names(d.s.cfg.Deciders))
 		}
 	}
-	var readErr error
-	records := func(yield func(kernel.Record) bool) {
-		last, err := d.s.cfg.Log.Last(r.Context())
-		if err != nil || last == 0 {
-			readErr = err
-			return
-		}
-		for rec, err := range d.s.cfg.Log.Follow(r.Context(), 0) {
-			if err != nil || !yield(rec) {
-				readErr = err
-				return
-			}
-			if rec.Seq >= last {
-				return
-			}
-		}
+	// To the end of the log, for a decision's events come after what it had seen.
+	past, err := d.span(r.Context(), from, 0)
+	if err != nil {
+		return err
 	}
-	report := history.ReplayRange(d.s.cfg.Schema, deciders, records, from, to)
-	if readErr != nil {
-		return readErr
+	replayer := &history.Replayer{Schema: d.s.cfg.Schema, Deciders: deciders, Build: d.s.cfg.Version, From: from, To: to}
+	report, err := replayer.Replay(past)
+	if err != nil {
+		return err
 	}
 	return d.answer(r, report)
 }

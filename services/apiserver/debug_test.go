@@ -122,6 +122,7 @@ func TestDebugRights(t *testing.T) {
 	ann.want(403, "GET", past+"/api/v1/namespaces/default/configmaps/theirs", "")
 	ann.want(403, "GET", past+"/api/v1/configmaps", "")
 	ann.want(403, "GET", "/rutter/v1/replay", "")
+	ann.want(403, "GET", "/rutter/v1/record", "")
 	c.client(a.url, "").want(401, "GET", "/rutter/v1/log", "")
 }
 

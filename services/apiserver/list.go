@@ -1,16 +1,15 @@
 package apiserver
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"math"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -18,13 +17,9 @@ import (
 )
 
 const (
-	// pageLife is how long a list can be gone on with at its own version.
-	pageLife = 5 * time.Minute
-	// pagesKept bounds the Views that are held for lists with a limit. They
-	// share all that did not change.
-	pagesKept = 128
-	// replaysAtOnce bounds how many old Views are rebuilt from the log at a time.
-	replaysAtOnce = 4
+	// continueLife is how long a list can be gone on with at its own version after
+	// a page of it was given: what Kubernetes' clients count on.
+	continueLife = 5 * time.Minute
 	// flushAt is how many bytes of a list are collected before they are sent.
 	flushAt = 256 << 10
 )
@@ -87,11 +82,11 @@ func (r *request) page(o *listOptions) (page, error) {
 	r.s.project.list(r.Context(), view, &sel, after, collect)
 	if more > 0 {
 		last := p.entries[len(p.entries)-1].Key.String()
-		p.meta.Continue = continueToken{Seq: view.Seq(), After: last, Fresh: !consistent}.encode()
+		p.meta.Continue = continueToken{Seq: view.Seq(), After: last, Given: time.Now().Unix(), Fresh: !consistent}.encode()
 		if sel.labels.Empty() && sel.fields.Empty() {
 			p.meta.RemainingItemCount = &more
 		}
-		r.s.pages.keep(view)
+		r.s.past.hold(view)
 	}
 	return p, nil
 }
@@ -111,10 +106,14 @@ func (r *request) listView(o *listOptions) (v *kernel.View, after string, consis
 			v, err := r.s.index.view(r.Context())
 			return v, t.After, true, err
 		}
-		if v := r.s.pages.get(t.Seq); v != nil {
-			return v, t.After, true, nil
+		if time.Since(time.Unix(t.Given, 0)) > continueLife {
+			return nil, "", false, continueExpired(t)
 		}
-		return nil, "", false, continueExpired(t)
+		v, err := r.s.viewAt(r.Context(), t.Seq)
+		if apierrors.IsResourceExpired(err) {
+			err = continueExpired(t)
+		}
+		return v, t.After, true, err
 	}
 	if r.past != nil {
 		return r.past, "", true, nil
@@ -136,6 +135,7 @@ func (r *request) listView(o *listOptions) (v *kernel.View, after string, consis
 type continueToken struct {
 	Seq   kernel.Seq `json:"rv"`
 	After string     `json:"start"` // the last Key that was shown
+	Given int64      `json:"given"` // when, in seconds of Unix time
 	Fresh bool       `json:"fresh,omitempty"`
 }
 
@@ -178,74 +178,6 @@ func (e *statusErr) Error() string { return e.status.Message }
 
 // Status implements apierrors.APIStatus.
 func (e *statusErr) Status() metav1.Status { return e.status }
-
-// pageCache holds the Views of lists that are not read to their end.
-type pageCache struct {
-	mu    sync.Mutex // protects the following
-	pages []heldView // oldest first
-}
-
-type heldView struct {
-	view  *kernel.View
-	until time.Time
-}
-
-func (c *pageCache) keep(v *kernel.View) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := time.Now()
-	kept := c.pages[:0]
-	for _, p := range c.pages {
-		if p.view.Seq() != v.Seq() && p.until.After(now) {
-			kept = append(kept, p)
-		}
-	}
-	if len(kept) >= pagesKept {
-		kept = kept[1:]
-	}
-	c.pages = append(kept, heldView{v, now.Add(pageLife)})
-}
-
-func (c *pageCache) get(seq kernel.Seq) *kernel.View {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, p := range c.pages {
-		if p.view.Seq() == seq && p.until.After(time.Now()) {
-			return p.view
-		}
-	}
-	return nil
-}
-
-// before returns the newest View held that is not newer than at, or nil.
-func (c *pageCache) before(at kernel.Seq) *kernel.View {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var best *kernel.View
-	for _, p := range c.pages {
-		if p.view.Seq() <= at && (best == nil || p.view.Seq() > best.Seq()) {
-			best = p.view
-		}
-	}
-	return best
-}
-
-// viewAt returns the View as it was at seq, rebuilt from the log if need be.
-func (s *Server) viewAt(ctx context.Context, seq kernel.Seq) (*kernel.View, error) {
-	v, err := s.viewAfter(ctx, seq)
-	if err != nil || v.Seq() == seq {
-		return v, err
-	}
-	if v := s.pages.get(seq); v != nil {
-		return v, nil
-	}
-	done, err := s.replaySlot(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	return s.rebuild(ctx, seq)
-}
 
 // writeList answers with a list, whole lists of JSON piece by piece.
 func (r *request) writeList(f form, p page) error {

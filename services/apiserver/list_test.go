@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 )
 
 func listed(list map[string]any) (out []string) {
@@ -38,9 +39,21 @@ func TestPages(t *testing.T) {
 	if got := strings.Join(all, " "); got != "m0 m1 m2 m3 m4" {
 		t.Errorf("pages: %s", got)
 	}
-	// A token that nobody holds a View for any more: 410, with one that goes on.
-	a.s.pages.pages = nil
-	gone := a.want(410, "GET", configMaps+"?limit=2&continue="+url.QueryEscape(str(first, "metadata", "continue")), "")
+	// The View is not held any more, by a server that was started again for
+	// example: it is rebuilt.
+	token = str(first, "metadata", "continue")
+	a.s.past.held = nil
+	second := a.want(200, "GET", configMaps+"?limit=2&continue="+url.QueryEscape(token), "")
+	if got := strings.Join(listed(second), " "); got != "m2 m3" || str(second, "metadata", "resourceVersion") != str(first, "metadata", "resourceVersion") {
+		t.Errorf("from history: %s at %v", got, second["metadata"])
+	}
+	// A token that is too old: 410, with one that goes on.
+	old, err := decodeContinue(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.Given -= int64(continueLife/time.Second) + 1
+	gone := a.want(410, "GET", configMaps+"?limit=2&continue="+url.QueryEscape(old.encode()), "")
 	if str(gone, "reason") != "Expired" {
 		t.Fatalf("expired: %v", gone)
 	}

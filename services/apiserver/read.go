@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/rutterhq/rutter/kernel"
 )
 
@@ -17,6 +19,9 @@ const versionWait = 3 * time.Second
 func (r *request) get() error {
 	f, err := r.negotiate(true)
 	if err != nil {
+		return err
+	}
+	if err := r.exactly(); err != nil {
 		return err
 	}
 	v, err := r.viewFor(r.query.Get("resourceVersion"))
@@ -33,6 +38,24 @@ func (r *request) get() error {
 	}
 	r.writeBody(200, f, body)
 	return nil
+}
+
+// exactly takes ?resourceVersionMatch=Exact for an object as it takes it for
+// lists: Kubernetes has it for lists alone.
+func (r *request) exactly() error {
+	version := r.query.Get("resourceVersion")
+	if r.query.Get("resourceVersionMatch") != string(metav1.ResourceVersionMatchExact) || r.past != nil {
+		return nil
+	}
+	seq, err := parseVersion(version)
+	if err != nil {
+		return err
+	}
+	if seq == 0 {
+		return badRequest(`resourceVersionMatch "Exact" needs a resourceVersion other than "0"`)
+	}
+	r.past, err = r.s.viewAt(r.Context(), seq)
+	return err
 }
 
 // entry is the live object that the request names, or nil.

@@ -43,7 +43,9 @@ const (
 
 // Config is what an apiserver needs to know.
 type Config struct {
-	Log      events.Log
+	Log events.Log
+	// History is the past of Log; nil for a log that is never purged.
+	History  events.History
 	Mirror   *kernel.Mirror // of everything; run by the caller
 	Schema   *kinds.Schema
 	CA       *pki.CA
@@ -88,9 +90,9 @@ type Server struct {
 	access   accessCache
 	tokens   *tokens
 	encoded  encodedCache
-	pages    pageCache
+	past     *past
+	replays  *replays
 	turns    queues
-	replays  chan struct{} // one token per replay of old history that may run
 	project  *projection
 	nodes    *nodeProxy
 	metrics  *metrics
@@ -120,9 +122,14 @@ func New(cfg Config) (*Server, error) {
 		}
 		cfg.Advertise = at
 	}
-	s := &Server{cfg: cfg, routes: newRoutes(kinds.All), replays: make(chan struct{}, replaysAtOnce),
+	s := &Server{cfg: cfg, routes: newRoutes(kinds.All),
 		metrics: newMetrics(), started: make(chan struct{})}
 	s.index = newReadIndex(cfg.Log, cfg.Mirror)
+	if cfg.History == nil {
+		s.cfg.History = wholeLog{cfg.Log}
+	}
+	s.past = newPast(s.cfg.History, cfg.Mirror, cfg.Schema)
+	s.replays = newReplays(s.past, s.ringHas)
 	s.tokens = newTokens(cfg.CA.ServiceAccountKey(), "https://kubernetes.default.svc."+cfg.ClusterDomain)
 	s.project = newProjection()
 	s.turns = newQueues()
@@ -255,6 +262,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return nil
 	})
 	g.Go(func() error { return s.follow(ctx) })
+	g.Go(func() error { return s.past.run(ctx) })
 	g.Go(func() error {
 		select {
 		case <-s.started:

@@ -61,6 +61,7 @@ func (c *cluster) start() *api {
 	schema := &kinds.Schema{Cluster: "test", Seal: []byte("0123456789abcdef0123456789abcdef")}
 	cfg := Default()
 	cfg.Log, cfg.Schema, cfg.CA, cfg.Listener = c.log, schema, c.ca, listener
+	cfg.History, _ = c.log.(events.History)
 	cfg.Deciders = c.deciders
 	cfg.Mirror = kernel.NewMirror(c.log, schema, nil)
 	if c.advertise != "" {
@@ -209,6 +210,16 @@ type watching struct {
 
 func (c *client) watch(path string) *watching {
 	c.t.Helper()
+	w, code := c.tryWatch(path)
+	if code != 200 {
+		c.t.Fatalf("watch %s: %d", path, code)
+	}
+	return w
+}
+
+// tryWatch is watch for a request that may be refused.
+func (c *client) tryWatch(path string) (*watching, int) {
+	c.t.Helper()
 	req, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, c.url+path, nil)
 	if err != nil {
 		c.t.Fatal(err)
@@ -220,12 +231,12 @@ func (c *client) watch(path string) *watching {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.t.Cleanup(func() { res.Body.Close() })
 	if res.StatusCode != 200 {
-		out, _ := io.ReadAll(res.Body)
-		c.t.Fatalf("watch %s: %d %s", path, res.StatusCode, out)
+		res.Body.Close()
+		return nil, res.StatusCode
 	}
-	return &watching{t: c.t, res: res, dec: json.NewDecoder(res.Body)}
+	c.t.Cleanup(func() { res.Body.Close() })
+	return &watching{t: c.t, res: res, dec: json.NewDecoder(res.Body)}, 200
 }
 
 // next returns the type and the object of the next event.

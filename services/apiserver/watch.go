@@ -16,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
 
-	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/kernel"
 )
 
@@ -26,10 +25,9 @@ const (
 	watchMin = 30 * time.Minute
 	// bookmarkEvery is how often a watch is told how far it is, at most.
 	bookmarkEvery = time.Minute
-	// replayBatch is how many old events are folded at once.
-	replayBatch = 512
-	// replayWait is how long a read of old history waits for its turn.
-	replayWait = time.Second
+	// ringEvents is more events than the Mirror keeps: its 8 MiB hold as many
+	// objects of 128 bytes, and there are none so small. Asking it is not free.
+	ringEvents = 64 << 10
 )
 
 // watch streams what happens to the objects of a resource.
@@ -51,16 +49,25 @@ func (r *request) watch() error {
 	ctx, cancel := context.WithTimeout(r.Context(), o.timeout)
 	defer cancel()
 	w := &watcher{r: r, form: f, sel: r.selection(&o), bookmarks: o.bookmarks, started: time.Now()}
-	view, err := w.begin(ctx, &o)
+	after, err := w.begin(ctx, &o)
+	if w.old != nil {
+		defer w.old.leave()
+	}
+	if apierrors.IsResourceExpired(err) {
+		// As kube-apiserver does it: there are clients that take a 410 for a
+		// reason to try again with the same version, but not one in the stream.
+		w.header()
+		return w.fail(err)
+	}
 	if err != nil {
 		return err
 	}
-	for step, err := range r.s.since(ctx, view) {
+	for step, err := range r.s.since(ctx, after, w.old) {
 		if err == nil {
 			err = w.step(step)
 		}
-		if errors.Is(err, errClientLeft) {
-			return nil
+		if errors.Is(err, errClientLeft) || apierrors.IsTooManyRequests(err) {
+			return nil // who has fallen far behind comes back and is told to wait
 		}
 		if err != nil {
 			return w.fail(err)
@@ -85,7 +92,8 @@ type watcher struct {
 	marked    time.Time // of the last bookmark
 	at        kernel.Seq
 	buf       []byte
-	columns   bool // the columns of a table were sent
+	columns   bool    // the columns of a table were sent
+	old       *member // of a replay, if the watch begins in old history
 }
 
 // begin decides from where on the watch goes, sends the objects that it begins
@@ -103,7 +111,7 @@ func (w *watcher) begin(ctx context.Context, o *listOptions) (kernel.Seq, error)
 			return 0, err
 		}
 		if !initial {
-			if err := w.r.s.replayable(ctx, seq); err != nil {
+			if w.old, err = w.r.s.replays.join(ctx, seq); err != nil {
 				return 0, err
 			}
 			w.header()
@@ -324,137 +332,52 @@ func (w *watcher) flush() error {
 	return nil
 }
 
-// since yields what happened after a position, from the Mirror's ring or, if
-// that does not reach back so far, from the log itself.
-func (s *Server) since(ctx context.Context, after kernel.Seq) iter.Seq2[kernel.Step, error] {
+// since yields what happened after a position: old history first, if the watch
+// has joined a replay of it, then what the Mirror's ring has. A watch that falls
+// behind the ring while it runs reads history too, and catches up.
+func (s *Server) since(ctx context.Context, after kernel.Seq, old *member) iter.Seq2[kernel.Step, error] {
 	return func(yield func(kernel.Step, error) bool) {
-		gone := false
-		for step := range s.cfg.Mirror.Since(ctx, after) {
-			if gone = step.Fresh; gone {
-				break
-			}
-			if !yield(step, nil) {
-				return
-			}
+		more := true
+		step := func(step kernel.Step) bool {
 			after = step.View.Seq()
+			more = yield(step, nil)
+			return more
 		}
-		if !gone {
-			return
-		}
-		// Only a watch that begins in the past is replayed; one that fell
-		// behind while it ran comes here as well, and catches up.
-		for step, err := range s.replay(ctx, after) {
-			if !yield(step, err) || err != nil {
-				return
-			}
-			after = step.View.Seq()
-		}
-		for step := range s.cfg.Mirror.Since(ctx, after) {
-			if step.Fresh {
-				yield(kernel.Step{}, events.ErrGone)
-				return
-			}
-			if !yield(step, nil) {
-				return
-			}
-		}
-	}
-}
-
-// replayable refuses a watch that begins in the past, while it can still be
-// refused, if there is no room for it: the client comes back later.
-func (s *Server) replayable(ctx context.Context, after kernel.Seq) error {
-	for step := range s.cfg.Mirror.Since(ctx, after) {
-		if !step.Fresh {
-			return nil
-		}
-		done, err := s.replaySlot(ctx)
-		if err == nil {
-			done()
-		}
-		return err
-	}
-	return nil
-}
-
-// replaySlot waits a little for room to rebuild an old View. The returned
-// function gives it back.
-func (s *Server) replaySlot(ctx context.Context) (done func(), err error) {
-	select {
-	case s.replays <- struct{}{}:
-		return func() { <-s.replays }, nil
-	case <-time.After(replayWait):
-		return nil, apierrors.NewTooManyRequests("too many reads of old history at once, please try again later", 1)
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// replay rebuilds an old View from the log. Its first Step is the View at the
-// position, without events; then what followed, until it is where the Mirror
-// was at its start. At most replaysAtOnce run at a time, and those that begin
-// at the same position share the View that the first of them has rebuilt.
-func (s *Server) replay(ctx context.Context, after kernel.Seq) iter.Seq2[kernel.Step, error] {
-	return func(yield func(kernel.Step, error) bool) {
-		done, err := s.replaySlot(ctx)
-		if err != nil {
-			yield(kernel.Step{}, err)
-			return
-		}
-		defer done()
-		end := s.cfg.Mirror.View().Seq()
-		v, err := s.rebuild(ctx, after)
-		if err != nil || !yield(kernel.Step{View: v}, nil) || v.Seq() >= end {
-			if err != nil && ctx.Err() == nil {
-				yield(kernel.Step{}, err)
-			}
-			return
-		}
-		var batch []kernel.Record
-		for rec, err := range s.cfg.Log.Follow(ctx, v.Seq()) {
-			if err != nil {
-				if ctx.Err() == nil {
+		for {
+			if old != nil {
+				err := old.steps(ctx, step)
+				if err != nil && !errors.Is(err, errBehind) && ctx.Err() == nil {
 					yield(kernel.Step{}, err)
 				}
+				if !more || ctx.Err() != nil || err != nil && !errors.Is(err, errBehind) {
+					return
+				}
+			}
+			gone := false
+			for next := range s.cfg.Mirror.Since(ctx, after) {
+				if gone = next.Fresh; gone || !step(next) {
+					break
+				}
+			}
+			if !gone {
 				return
 			}
-			if batch = append(batch, rec); len(batch) < replayBatch && rec.Seq < end {
-				continue
-			}
-			var es []kernel.Event
-			v, es = v.Fold(batch...)
-			batch = batch[:0]
-			if !yield(kernel.Step{View: v, Events: es}, nil) || v.Seq() >= end {
+			var err error
+			if old, err = s.replays.join(ctx, after); err != nil {
+				yield(kernel.Step{}, err)
 				return
 			}
 		}
 	}
 }
 
-// rebuild returns the View at a position, from the nearest older one that is
-// held, or else from the beginning of the log.
-func (s *Server) rebuild(ctx context.Context, at kernel.Seq) (*kernel.View, error) {
-	v := s.pages.before(at)
-	if v == nil {
-		v = kernel.NewView(s.cfg.Schema)
+// ringHas tells whether the Mirror keeps all that follows a Seq.
+func (s *Server) ringHas(ctx context.Context, after kernel.Seq) bool {
+	if after+ringEvents < s.cfg.Mirror.View().Seq() {
+		return false
 	}
-	if v.Seq() == at {
-		return v, nil
+	for step := range s.cfg.Mirror.Since(ctx, after) {
+		return !step.Fresh
 	}
-	var batch []kernel.Record
-	for rec, err := range s.cfg.Log.Follow(ctx, v.Seq()) {
-		if err != nil {
-			return nil, err
-		}
-		if batch = append(batch, rec); len(batch) < replayBatch && rec.Seq < at {
-			continue
-		}
-		v, _ = v.Fold(batch...)
-		batch = batch[:0]
-		if v.Seq() >= at {
-			s.pages.keep(v)
-			return v, nil
-		}
-	}
-	return nil, ctx.Err()
+	return true // ctx has ended
 }
