@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	jsonv1 "github.com/go-json-experiment/json/v1"
 
+	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/kernel"
 )
 
@@ -20,9 +21,13 @@ import (
 type Schema struct {
 	// Cluster is the uid of the cluster; uids of made objects derive from it.
 	Cluster string
-	// Seal is the 32-byte key that Secrets are encrypted with in the log (see
-	// seal.go), or nil in a process that must not read them.
+	// Seal is the 32-byte key of the cluster that Secrets without a key of their
+	// own are encrypted with in the log (see seal.go), or nil in a process that
+	// must not read them.
 	Seal []byte
+	// Keys holds the keys of Secrets that have their own, or is nil in a process
+	// that must not read them.
+	Keys events.Keys
 }
 
 var _ kernel.Schema = Schema{}

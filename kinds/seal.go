@@ -2,6 +2,7 @@ package kinds
 
 import (
 	"bytes"
+	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -13,7 +14,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/go-json-experiment/json"
 	corev1 "k8s.io/api/core/v1"
@@ -25,8 +25,8 @@ import (
 // Secret's data, and the copy of them that kubectl apply keeps in an annotation,
 // are sealed on the way in and opened on the way out:
 //
-//	sealed value  "rutter:seal:1:" nonce ciphertext
-//	key           HKDF-SHA256(Schema.Seal, salt: the object's uid)
+//	sealed value  "rutter:seal:2:" nonce ciphertext
+//	key           HKDF-SHA256(the object's own random key, salt: the object's uid)
 //	cipher        AES-256-GCM, additional data: where in the object it stands
 //	nonce         from an HMAC of place and plaintext
 //
@@ -34,11 +34,21 @@ import (
 // body whoever writes it, and no nonce serves two plaintexts (as in RFC 8452,
 // what it tells is that two values at one place of one object are equal).
 //
-// A process without the key sees the sealed values and can write them back
+// The object's key is in Schema.Keys, made before the object is first written
+// (Prepare). Once it is destroyed, whatever the log ever held of the object's
+// values cannot be read by anybody; Decode then gives hashes in their place.
+// An object that has no key of its own, as it was written before there were
+// any or by who cannot make one, is sealed with the cluster's key instead, with
+// the mark "rutter:seal:1:".
+//
+// A process without keys sees the sealed values and can write them back
 // unharmed. It cannot add values of its own.
 
-// sealMark begins a sealed value.
-const sealMark = "rutter:seal:1:"
+// What a sealed value begins with. Both are equally long.
+const (
+	clusterMark = "rutter:seal:1:" // sealed with Schema.Seal
+	ownMark     = "rutter:seal:2:" // sealed with the object's own key
+)
 
 // hashMark begins what RedactBody puts in the place of a sealed value.
 const hashMark = "sha256:"
@@ -51,11 +61,12 @@ var errNoSeal = errors.New("its data cannot be sealed: this process has no key f
 
 // sealer seals the values of one object.
 type sealer struct {
+	mark string
 	aead cipher.AEAD
 	mac  []byte
 }
 
-func newSealer(seal []byte, uid string) (*sealer, error) {
+func newSealer(mark string, seal []byte, uid string) (*sealer, error) {
 	if len(seal) != 32 {
 		return nil, fmt.Errorf("the key for secrets has %d bytes instead of 32", len(seal))
 	}
@@ -71,7 +82,7 @@ func newSealer(seal []byte, uid string) (*sealer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("derive the key of %s: %w", uid, err)
 	}
-	return &sealer{aead: aead, mac: keys[32:]}, nil
+	return &sealer{mark: mark, aead: aead, mac: keys[32:]}, nil
 }
 
 func (s *sealer) seal(place string, plain []byte) []byte {
@@ -79,18 +90,18 @@ func (s *sealer) seal(place string, plain []byte) []byte {
 	fmt.Fprintf(m, "%d:%s", len(place), place)
 	m.Write(plain)
 	nonce := m.Sum(nil)[:nonceSize]
-	out := append([]byte(sealMark), nonce...)
+	out := append([]byte(s.mark), nonce...)
 	return s.aead.Seal(out, nonce, plain, []byte(place))
 }
 
 func (s *sealer) open(place string, sealed []byte) ([]byte, error) {
-	rest := sealed[len(sealMark):]
+	rest := sealed[len(s.mark):]
 	if len(rest) < nonceSize {
 		return nil, fmt.Errorf("%s: a sealed value of %d bytes is cut off", place, len(sealed))
 	}
 	plain, err := s.aead.Open(nil, rest[:nonceSize], rest[nonceSize:], []byte(place))
 	if err != nil {
-		return nil, fmt.Errorf("%s: not sealed with this cluster's key, or changed since: %w", place, err)
+		return nil, fmt.Errorf("%s: not sealed with this key, or changed since: %w", place, err)
 	}
 	if plain == nil {
 		plain = []byte{} // an empty value is not an absent one
@@ -98,7 +109,45 @@ func (s *sealer) open(place string, sealed []byte) ([]byte, error) {
 	return plain, nil
 }
 
-func isSealed(value []byte) bool { return bytes.HasPrefix(value, []byte(sealMark)) }
+func isSealed(value []byte) bool { return markOf(value) != "" }
+
+// markOf is what a sealed value begins with; "" for others.
+func markOf[T []byte | string](value T) string {
+	for _, mark := range []string{clusterMark, ownMark} {
+		if len(value) >= len(mark) && string(value[:len(mark)]) == mark {
+			return mark
+		}
+	}
+	return ""
+}
+
+// Prepare gives a user's write of an object with something to seal a key of its
+// own, if the object has none, and seals its body with it. It is to be called
+// before the proposal is appended, and returns when the key is durable.
+func (s Schema) Prepare(ctx context.Context, p *Proposal) error {
+	secret, ok := p.Object.(*corev1.Secret)
+	if !ok || s.Keys == nil || p.Delete {
+		return nil
+	}
+	err := s.Keys.Make(ctx, string(secret.UID))
+	if err == nil {
+		p.Body, err = s.Encode(secret)
+	}
+	return err
+}
+
+// sealer returns what seals an object's values; nil: this process may not.
+func (s Schema) sealer(uid string) (*sealer, error) {
+	if s.Keys != nil {
+		if key := s.Keys.Key(uid); key != nil {
+			return newSealer(ownMark, key, uid)
+		}
+	}
+	if s.Seal == nil {
+		return nil, nil
+	}
+	return newSealer(clusterMark, s.Seal, uid)
+}
 
 // annotationPlace is where the sealed annotation stands, a place that no key of
 // data can name.
@@ -117,11 +166,11 @@ func (s Schema) sealed(o kernel.Object) (kernel.Object, error) {
 		}
 		return nil, errNoSeal
 	}
-	if s.Seal != nil {
-		key, err := newSealer(s.Seal, string(secret.UID))
-		if err != nil {
-			return nil, err
-		}
+	key, err := s.sealer(string(secret.UID))
+	if err != nil {
+		return nil, err
+	}
+	if key != nil {
 		seal = func(place string, plain []byte) ([]byte, error) { return key.seal(place, plain), nil }
 	}
 	c := *secret
@@ -139,23 +188,43 @@ func (s Schema) sealed(o kernel.Object) (kernel.Object, error) {
 	return &c, eachValue(&c, seal)
 }
 
-// opened opens what sealed sealed, in place. Without the key it leaves the
-// values as they are.
+// opened opens what sealed sealed, in place. What this process has no key for
+// stays as it is; where the object's own key was destroyed, a hash takes its place.
 func (s Schema) opened(o kernel.Object) error {
 	secret, ok := o.(*corev1.Secret)
-	if !ok || s.Seal == nil {
+	if !ok || s.Seal == nil && s.Keys == nil {
 		return nil
 	}
-	key, err := newSealer(s.Seal, string(secret.UID))
-	if err != nil {
-		return err
-	}
-	return eachValue(secret, func(place string, value []byte) ([]byte, error) {
-		if !isSealed(value) {
-			return value, nil // of a recording: a hash
+	var own, cluster *sealer // made when needed
+	return eachValue(secret, func(place string, value []byte) (_ []byte, err error) {
+		switch mark := markOf(value); {
+		case mark == clusterMark && s.Seal != nil:
+			if cluster == nil {
+				if cluster, err = newSealer(mark, s.Seal, string(secret.UID)); err != nil {
+					return nil, err
+				}
+			}
+			return cluster.open(place, value)
+		case mark == ownMark && s.Keys != nil:
+			if own == nil {
+				key := s.Keys.Key(string(secret.UID))
+				if key == nil {
+					return hashed(value), nil
+				}
+				if own, err = newSealer(mark, key, string(secret.UID)); err != nil {
+					return nil, err
+				}
+			}
+			return own.open(place, value)
 		}
-		return key.open(place, value)
+		return value, nil // of a recording: a hash
 	})
+}
+
+// hashed is what people and recordings get in the place of a value.
+func hashed(value []byte) []byte {
+	sum := sha256.Sum256(value)
+	return []byte(hashMark + hex.EncodeToString(sum[:]))
 }
 
 // eachValue replaces every secret value of the object by what change makes of
@@ -186,17 +255,17 @@ func eachValue(secret *corev1.Secret, change func(place string, value []byte) ([
 
 // toText makes a sealed value fit an annotation, which is text; others are text.
 func toText(value []byte) string {
-	if isSealed(value) {
-		return sealMark + base64.StdEncoding.EncodeToString(value[len(sealMark):])
+	if mark := markOf(value); mark != "" {
+		return mark + base64.StdEncoding.EncodeToString(value[len(mark):])
 	}
 	return string(value)
 }
 
 // fromText reads what toText wrote.
 func fromText(text string) []byte {
-	if rest, ok := strings.CutPrefix(text, sealMark); ok {
-		if raw, err := base64.StdEncoding.DecodeString(rest); err == nil {
-			return append([]byte(sealMark), raw...)
+	if mark := markOf(text); mark != "" {
+		if raw, err := base64.StdEncoding.DecodeString(text[len(mark):]); err == nil {
+			return append([]byte(mark), raw...)
 		}
 	}
 	return []byte(text)
@@ -226,8 +295,7 @@ func RedactBody(k kernel.Key, body []byte) []byte {
 		if bytes.HasPrefix(value, []byte(hashMark)) {
 			return value, nil
 		}
-		sum := sha256.Sum256(value)
-		return []byte(hashMark + hex.EncodeToString(sum[:])), nil
+		return hashed(value), nil
 	})
 	if err != nil {
 		return []byte("null")

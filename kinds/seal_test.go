@@ -3,12 +3,16 @@ package kinds
 import (
 	"bytes"
 	"encoding/base64"
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/rutterhq/rutter/events/memory"
+	"github.com/rutterhq/rutter/kernel"
 )
 
 const canary = "canary-9f2d"
@@ -108,7 +112,7 @@ func TestRedactBody(t *testing.T) {
 	plain, _ := EncodeJSON(testSecret())
 	for name, body := range map[string][]byte{"sealed": sealed, "plain": plain} {
 		red := RedactBody(key, body)
-		if bytes.Contains(red, []byte(canary)) || bytes.Contains(red, []byte(sealMark)) || !bytes.Contains(red, []byte(`"kept"`)) {
+		if bytes.Contains(red, []byte(canary)) || bytes.Contains(red, []byte(clusterMark)) || !bytes.Contains(red, []byte(`"kept"`)) {
 			t.Errorf("%s: redacted to %s", name, red)
 		}
 		for _, s := range []Schema{{}, keyed()} {
@@ -124,5 +128,106 @@ func TestRedactBody(t *testing.T) {
 	body := []byte(`{"kind":"ConfigMap"}`)
 	if got := RedactBody(ConfigMaps.Key("d", "c"), body); !bytes.Equal(got, body) {
 		t.Errorf("a ConfigMap became %s", got)
+	}
+}
+
+// TestSecretWithItsOwnKey: it opens with that key alone, two objects have two,
+// and once it is destroyed, only hashes are left of what the log held.
+func TestSecretWithItsOwnKey(t *testing.T) {
+	ctx, key := t.Context(), Secrets.Key("default", "s")
+	s := keyed()
+	before, err := s.Encode(testSecret()) // from before there were such keys
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Keys = new(memory.Keys)
+	again, err := s.Encode(testSecret())
+	if err != nil || !bytes.Equal(before, again) {
+		t.Fatalf("a secret without a key of its own is sealed anew: %v\n%s", err, again)
+	}
+	p := &Proposal{Object: testSecret()}
+	if err := s.Prepare(ctx, p); err != nil {
+		t.Fatal(err)
+	}
+	body := p.Body
+	if bytes.Contains(body, []byte(canary)) || bytes.Equal(body, before) {
+		t.Errorf("the body: %s", body)
+	}
+	twin := testSecret()
+	twin.UID = "u2"
+	if err := s.Prepare(ctx, &Proposal{Object: twin}); err != nil {
+		t.Fatal(err)
+	}
+	for name, body := range map[string][]byte{"cluster's key": before, "own key": body} {
+		o, err := s.Decode(key, body)
+		if err != nil || string(o.(*corev1.Secret).Data["a"]) != canary {
+			t.Fatalf("%s: decoded to %v, %v", name, o, err)
+		}
+		if err := (Schema{}).mustPass(key, body); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		forged := bytes.Replace(body, []byte(`"uid":"u1"`), []byte(`"uid":"u2"`), 1)
+		if _, err := s.Decode(key, forged); err == nil {
+			t.Errorf("%s: values of one object opened as another's", name)
+		}
+	}
+
+	if err := s.Keys.Destroy(ctx, "u1"); err != nil {
+		t.Fatal(err)
+	}
+	o, err := s.Decode(key, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := o.(*corev1.Secret)
+	for place, value := range map[string]string{"data": string(secret.Data["a"]), "annotation": secret.Annotations[corev1.LastAppliedConfigAnnotation]} {
+		if !strings.HasPrefix(value, hashMark) {
+			t.Errorf("%s after its key was destroyed: %q", place, value)
+		}
+	}
+	if o, err = s.Decode(key, before); err != nil || string(o.(*corev1.Secret).Data["a"]) != canary {
+		t.Errorf("what the cluster's key had sealed: %v, %v", o, err)
+	}
+}
+
+// mustPass tells whether a process with these keys writes a body back as it was.
+func (s Schema) mustPass(k kernel.Key, body []byte) error {
+	o, err := s.Decode(k, body)
+	if err != nil {
+		return err
+	}
+	back, err := s.Encode(o)
+	if err == nil && !bytes.Equal(back, body) {
+		err = fmt.Errorf("the body changed on the way:\n%s\n%s", body, back)
+	}
+	return err
+}
+
+// TestValueThatLooksSealed: what users write is data, whatever it begins with.
+func TestValueThatLooksSealed(t *testing.T) {
+	s := keyed()
+	s.Keys = new(memory.Keys)
+	for _, prepared := range []bool{false, true} {
+		for _, mark := range []string{clusterMark, ownMark, hashMark} {
+			secret := testSecret()
+			secret.Data["a"] = []byte(mark + "x")
+			secret.Annotations[corev1.LastAppliedConfigAnnotation] = mark + "AAAA"
+			if prepared {
+				if err := s.Prepare(t.Context(), &Proposal{Object: secret}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			body, err := s.Encode(secret)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o, err := s.Decode(Secrets.Key("default", "s"), body)
+			if err != nil {
+				t.Fatalf("%s: %v", mark, err)
+			}
+			if got := o.(*corev1.Secret); string(got.Data["a"]) != mark+"x" || got.Annotations[corev1.LastAppliedConfigAnnotation] != mark+"AAAA" {
+				t.Errorf("%s: %q %q", mark, got.Data["a"], got.Annotations[corev1.LastAppliedConfigAnnotation])
+			}
+		}
 	}
 }

@@ -115,6 +115,7 @@ type natsFlags struct {
 	folders
 	logging
 	url, credentials string
+	secrets          bool // whether the service reads the values of Secrets
 }
 
 func (n *natsFlags) flags(c *cobra.Command) {
@@ -125,7 +126,7 @@ func (n *natsFlags) flags(c *cobra.Command) {
 }
 
 // alone runs one service in a process of its own. reads are the resources it
-// needs; nil: all.
+// needs; nil: all. One that does not need to read Secrets gets no keys for them.
 func (n *natsFlags) alone(ctx context.Context, reads []kernel.Resource, run func(ctx context.Context, s *service) error) error {
 	lg, err := n.logger()
 	if err != nil {
@@ -147,6 +148,11 @@ func (n *natsFlags) alone(ctx context.Context, reads []kernel.Resource, run func
 		return err
 	}
 	defer log.Close()
+	if !n.secrets {
+		schema.Seal = nil
+	} else if schema.Keys, err = log.Keys(ctx, schema.Seal); err != nil {
+		return err
+	}
 	s := &service{log: log, mirror: kernel.NewMirror(log, schema, reads), schema: schema, lg: lg}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.mirror.Run(ctx) })
@@ -165,7 +171,7 @@ func readsOf(ds []kernel.Decider, more ...kernel.Resource) []kernel.Resource {
 }
 
 func apiserverCommand() *cobra.Command {
-	var n natsFlags
+	n := natsFlags{secrets: true}
 	var a apiFlags
 	c := &cobra.Command{Use: "apiserver", Short: "Serve the API alone, with the log on a NATS server", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -205,7 +211,7 @@ func decidersCommand(name, short string, ds []kernel.Decider) *cobra.Command {
 }
 
 func ingressCommand() *cobra.Command {
-	var n natsFlags
+	n := natsFlags{secrets: true}
 	var i ingressFlags
 	c := &cobra.Command{Use: "ingress", Short: "Serve Ingresses alone, with the log on a NATS server", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {

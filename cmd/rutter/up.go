@@ -96,6 +96,9 @@ func (u *upFlags) run(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
+	if schema.Keys, err = log.Keys(ctx, schema.Seal); err != nil {
+		return err
+	}
 	s := &service{log: log, mirror: kernel.NewMirror(log, schema, nil), schema: schema, lg: lg}
 	api, url, err := s.apiserver(&u.folders, &u.api, ca)
 	if err != nil {

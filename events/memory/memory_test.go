@@ -88,3 +88,9 @@ func TestDrop(t *testing.T) {
 		t.Errorf("before the window: %d, %v", at, err)
 	}
 }
+
+func TestKeys(t *testing.T) {
+	t.Parallel()
+	var k memory.Keys
+	logtest.Keys(t, func(*testing.T) events.Keys { return &k })
+}

@@ -239,7 +239,7 @@ func (s *Server) appendEntry(out []byte, row kinds.Row, e *kernel.Entry, seq ker
 		return appendVersioned(out, e.Body, seq, item), nil
 	}
 	// Its data is encrypted in the log.
-	body, err := kinds.EncodeJSON(at(e, seq))
+	body, err := kinds.EncodeJSON(s.at(e, seq))
 	if err != nil {
 		return out, err
 	}
@@ -250,12 +250,19 @@ func (s *Server) appendEntry(out []byte, row kinds.Row, e *kernel.Entry, seq ker
 }
 
 // at is an entry's object at a resourceVersion that may be another than its own.
-func at(e *kernel.Entry, seq kernel.Seq) kernel.Object {
-	o := e.Object()
-	if seq == e.Seq {
-		return o
+// One with sealed values is opened for everybody anew: once its key is
+// destroyed, nobody gets what was opened before.
+func (s *Server) at(e *kernel.Entry, seq kernel.Seq) kernel.Object {
+	var o kernel.Object
+	if sealed(e) {
+		o, _ = s.cfg.Schema.Decode(e.Key, e.Body) // e.Object tells what is wrong with it
 	}
-	o = o.DeepCopyObject().(kernel.Object)
+	if o == nil {
+		if o = e.Object(); seq == e.Seq {
+			return o
+		}
+		o = o.DeepCopyObject().(kernel.Object)
+	}
 	o.SetResourceVersion(strconv.FormatUint(uint64(seq), 10))
 	return o
 }
@@ -269,7 +276,7 @@ func (r *request) encodeEntry(f form, e *kernel.Entry) ([]byte, error) {
 func (r *request) encodeObjectIn(f form, e *kernel.Entry, o kernel.Object) ([]byte, error) {
 	object := func() kernel.Object {
 		if o == nil {
-			return e.Object()
+			return r.s.at(e, e.Seq)
 		}
 		return o
 	}

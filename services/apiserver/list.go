@@ -187,7 +187,7 @@ func (r *request) writeList(f form, p page) error {
 	case f.shape != shapeWhole:
 		objects := make([]kernel.Object, len(p.entries))
 		for i, e := range p.entries {
-			objects[i] = e.Object()
+			objects[i] = r.s.at(e, e.Seq)
 		}
 		body, err := r.shapedList(f, p.meta, objects)
 		if err != nil {

@@ -71,12 +71,13 @@ func protoList(meta metav1.ListMeta, items [][]byte, gvk schema.GroupVersionKind
 	return wrapProto(raw, gvk)
 }
 
-// protoRaw is an entry's protobuf without envelope, kept for the next who asks.
+// protoRaw is an entry's protobuf without envelope, kept for the next who asks
+// unless it holds what is secret.
 func (s *Server) protoRaw(e *kernel.Entry) ([]byte, error) {
 	if raw := s.encoded.get(e); raw != nil {
 		return raw, nil
 	}
-	m, ok := e.Object().(protoMarshaler)
+	m, ok := s.at(e, e.Seq).(protoMarshaler)
 	if !ok {
 		return nil, notAcceptable()
 	}
@@ -84,7 +85,9 @@ func (s *Server) protoRaw(e *kernel.Entry) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode %s as protobuf: %w", e.Key, err)
 	}
-	s.encoded.put(e, raw)
+	if !sealed(e) {
+		s.encoded.put(e, raw)
+	}
 	return raw, nil
 }
 

@@ -263,6 +263,8 @@ func (s *Server) Run(ctx context.Context) error {
 	})
 	g.Go(func() error { return s.follow(ctx) })
 	g.Go(func() error { return s.past.run(ctx) })
+	g.Go(func() error { return s.shred(ctx) })
+	g.Go(func() error { return s.sweepAll(ctx) })
 	g.Go(func() error {
 		select {
 		case <-s.started:

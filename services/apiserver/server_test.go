@@ -25,9 +25,10 @@ import (
 
 // cluster is a log with one or more apiservers over it, on real TLS.
 type cluster struct {
-	t   testing.TB
-	log events.Log
-	ca  *pki.CA
+	t    testing.TB
+	log  events.Log
+	ca   *pki.CA
+	keys events.Keys // of Secrets; nil: they are sealed with the cluster's key
 	// services is the range of cluster IPs; empty: the default.
 	services string
 	// advertise is where the apiservers say they are; empty: where they listen.
@@ -58,7 +59,7 @@ func (c *cluster) start() *api {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	schema := &kinds.Schema{Cluster: "test", Seal: []byte("0123456789abcdef0123456789abcdef")}
+	schema := &kinds.Schema{Cluster: "test", Seal: []byte("0123456789abcdef0123456789abcdef"), Keys: c.keys}
 	cfg := Default()
 	cfg.Log, cfg.Schema, cfg.CA, cfg.Listener = c.log, schema, c.ca, listener
 	cfg.History, _ = c.log.(events.History)

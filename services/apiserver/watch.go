@@ -215,10 +215,10 @@ func (w *watcher) event(kind apiwatch.EventType, e *kernel.Entry, seq kernel.Seq
 	var err error
 	switch {
 	case w.form.shape == shapeTable:
-		err = w.tableEvent(kind, at(e, seq))
+		err = w.tableEvent(kind, w.r.s.at(e, seq))
 	case w.form.shape == shapePartial:
 		var body []byte
-		if body, err = w.form.partial(at(e, seq)); err == nil {
+		if body, err = w.form.partial(w.r.s.at(e, seq)); err == nil {
 			err = w.frame(kind, body)
 		}
 	case w.form.media == mediaProto:
@@ -226,7 +226,7 @@ func (w *watcher) event(kind apiwatch.EventType, e *kernel.Entry, seq kernel.Seq
 		if seq == e.Seq {
 			body, err = w.r.s.protoEntry(w.r.row, e)
 		} else {
-			body, err = encodeProto(at(e, seq), w.r.kind.GVK())
+			body, err = encodeProto(w.r.s.at(e, seq), w.r.kind.GVK())
 		}
 		if err == nil {
 			err = w.frame(kind, body)

@@ -181,6 +181,9 @@ func (s *Server) attempt(ctx context.Context, v *kernel.View, w *write) (written
 		}
 		return res, nil
 	}
+	if err := s.cfg.Schema.Prepare(ctx, p); err != nil {
+		return written{}, err
+	}
 	p.ID, p.Trace, p.Note = s.out.ID(), w.by.trace, w.by.note
 	if res.seq, err = s.cfg.Log.Append(ctx, p.Record); err != nil {
 		return written{}, fmt.Errorf("append for %s: %w", p.Key, err)

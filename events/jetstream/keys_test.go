@@ -1,0 +1,114 @@
+package jetstream
+
+import (
+	"bytes"
+	"context"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rutterhq/rutter/events"
+	"github.com/rutterhq/rutter/events/logtest"
+)
+
+var secret = bytes.Repeat([]byte{7}, events.KeySize)
+
+func TestKeys(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, ServerConfig{})
+	logtest.Keys(t, func(t *testing.T) events.Keys { return openKeys(t, openIn(t, s)) })
+}
+
+func openKeys(t *testing.T, l *Log) *Keys {
+	t.Helper()
+	k, err := l.Keys(t.Context(), secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// TestKeysAtRest looks for keys in the server's files: a wrapped one, until it
+// is destroyed, and never a bare one.
+func TestKeysAtRest(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := startServer(t, ServerConfig{Dir: dir})
+	l := openIn(t, s)
+	k := openKeys(t, l)
+	for _, id := range []string{"goes", "stays"} {
+		if err := k.Make(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wrapped := map[string][]byte{}
+	for _, id := range []string{"goes", "stays"} {
+		m, err := k.stream.GetLastMsgForSubject(t.Context(), keysSubject+id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wrapped[id] = m.Data
+		if !inFiles(t, dir, m.Data) || inFiles(t, dir, k.Key(id)) {
+			t.Fatalf("key %s: wrapped in a file %v, bare %v; want true, false", id, inFiles(t, dir, m.Data), inFiles(t, dir, k.Key(id)))
+		}
+	}
+	if err := k.Destroy(t.Context(), "goes"); err != nil {
+		t.Fatal(err)
+	}
+	if inFiles(t, dir, wrapped["goes"]) {
+		t.Error("a key that was destroyed is still in a file")
+	}
+	if !inFiles(t, dir, wrapped["stays"]) {
+		t.Error("another key went with it")
+	}
+	if other, err := l.Keys(t.Context(), bytes.Repeat([]byte{8}, events.KeySize)); err != nil {
+		t.Error(err)
+	} else if other.Key("stays") != nil || other.Make(t.Context(), "stays") == nil {
+		t.Error("another cluster's secret opens the keys")
+	}
+}
+
+func inFiles(t *testing.T, dir string, what []byte) bool {
+	t.Helper()
+	found := false
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		found = found || bytes.Contains(b, what)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// TestKeysAreDurable counts what is synced before Make and Destroy return.
+func TestKeysAreDurable(t *testing.T) {
+	t.Parallel()
+	var synced []string
+	s := startServer(t, ServerConfig{sync: func(f *os.File, folder bool) error {
+		synced = append(synced, f.Name())
+		return syncDisk(f, folder)
+	}})
+	k := openKeys(t, openIn(t, s))
+	for _, step := range []struct {
+		name string
+		do   func(context.Context, string) error
+	}{{"Make", k.Make}, {"Destroy", k.Destroy}} {
+		synced = nil
+		if err := step.do(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		block := false
+		for _, path := range synced {
+			block = block || filepath.Base(filepath.Dir(filepath.Dir(path))) == keysStream && filepath.Ext(path) == blockSuffix
+		}
+		if !block {
+			t.Errorf("%s returned, and of its block nothing was synced: %v", step.name, synced)
+		}
+	}
+}
