@@ -4,6 +4,7 @@
 //	shop      the example's life in a real cluster: applied, updated under load, killed, and so on (test/)
 //	rollout   a Deployment behind an Ingress, updated, scaled, rolled back     testdata/rollout.txtar
 //	nodeloss  a node falls silent, its pods move, it comes back                testdata/nodeloss.txtar
+//	refused   pods that must not be, and Deployments that say so               testdata/refused.txtar
 //	leaders   two leaders of everything, with crashes and lost answers         simulator, by seed
 //	storm     eight of each, who take every second write from one another      simulator, by seed
 //
