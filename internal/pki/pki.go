@@ -22,9 +22,10 @@ import (
 const (
 	authorityLife   = 10 * 365 * 24 * time.Hour
 	certificateLife = 365 * 24 * time.Hour
-	// backdated is how far certificates reach into the past, for peers whose
-	// clocks are behind.
-	backdated = 5 * time.Minute
+	// backdated is how far certificates reach into the past: for peers whose
+	// clocks are behind, and for a machine whose clock was hours ahead when it
+	// made them and has been set right since.
+	backdated = 24 * time.Hour
 )
 
 // Groups and users that certificates name.
@@ -195,7 +196,7 @@ func (c *CA) Sign(r Request, public crypto.PublicKey) ([]byte, error) {
 
 // Ensure returns the certificate and key kept under the name in the
 // authority's folder. It issues and keeps them if there are none, if they are
-// past two thirds of their life, or if they do not say what r asks for.
+// past two thirds of their life or not yet valid, or if they do not say what r asks for.
 func (c *CA) Ensure(name string, r Request) (certPEM, keyPEM []byte, err error) {
 	crt, key := c.path(name+".crt"), c.path(name+".key")
 	certPEM, err = os.ReadFile(crt)
@@ -226,7 +227,8 @@ func (c *CA) serves(certPEM, keyPEM []byte, r Request) bool {
 	if err != nil || cert.CheckSignatureFrom(c.cert) != nil || cert.Subject.CommonName != r.CommonName {
 		return false
 	}
-	if time.Now().After(cert.NotBefore.Add(cert.NotAfter.Sub(cert.NotBefore) / 3 * 2)) {
+	now := time.Now()
+	if now.Before(cert.NotBefore) || now.After(cert.NotBefore.Add(cert.NotAfter.Sub(cert.NotBefore)/3*2)) {
 		return false
 	}
 	has := map[string]bool{}

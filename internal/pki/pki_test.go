@@ -2,13 +2,16 @@ package pki
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"net"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"sigs.k8s.io/yaml"
 )
@@ -122,5 +125,41 @@ func TestAdminKubeconfig(t *testing.T) {
 	leaf, err := parseCertificate(cert)
 	if err != nil || leaf.Subject.CommonName != AdminUser || leaf.Subject.Organization[0] != AdminGroup || c.Clusters[0].Cluster.Server != "https://127.0.0.1:6443" {
 		t.Errorf("kubeconfig: %v %s", err, data)
+	}
+}
+
+// TestClockSetBack has the clock set right that was ahead when certificates
+// were made: they must serve on, and those from too far in the future be made
+// anew.
+func TestClockSetBack(t *testing.T) {
+	dir := t.TempDir()
+	ca := open(t, dir)
+	cert, key, err := ca.Ensure("server", Request{CommonName: "server", Server: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	then := time.Now().Add(-12 * time.Hour)
+	if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: ca.Pool(), CurrentTime: then}); err != nil {
+		t.Errorf("twelve hours earlier: %v", err)
+	}
+	future := *pair.Leaf
+	future.NotBefore, future.NotAfter = time.Now().Add(time.Hour), time.Now().Add(certificateLife)
+	der, err := x509.CreateCertificate(rand.Reader, &future, ca.cert, pair.Leaf.PublicKey, ca.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "server.crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	again, key, err := ca.Ensure("server", Request{CommonName: "server", Server: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pair, err = tls.X509KeyPair(again, key); err != nil || pair.Leaf.NotBefore.After(time.Now()) {
+		t.Errorf("a certificate that is not valid yet was kept: %v", err)
 	}
 }

@@ -32,6 +32,9 @@ const (
 	tokenLife    = int64(3600)
 	tokenLifeMin = int64(600)
 	tokenLifeMax = int64(24 * 3600)
+	// clockSlack is how far the clock may be set back before tokens that were
+	// issued before are not valid yet.
+	clockSlack = 24 * time.Hour
 	// tokensKept bounds the tokens whose signature is remembered as good.
 	tokensKept = 4096
 	// p256Bytes is the length of each half of an ES256 signature (RFC 7518 §3.4).
@@ -173,7 +176,9 @@ func (t *tokens) user(v *kernel.View, token string, audiences []string) (*User, 
 		audiences = []string{t.issuer}
 	}
 	now := time.Now().Unix()
-	if now >= c.Expires || now < c.NotBefore || !slices.ContainsFunc(c.Audience, func(a string) bool { return slices.Contains(audiences, a) }) {
+	// Nobody here issues tokens for later: one that is not valid yet was issued
+	// before the clock was set back.
+	if now >= c.Expires || now < c.NotBefore-int64(clockSlack.Seconds()) || !slices.ContainsFunc(c.Audience, func(a string) bool { return slices.Contains(audiences, a) }) {
 		return nil, errBadToken
 	}
 	k := &c.Kubernetes

@@ -69,23 +69,28 @@ type written struct {
 // just been made may be allowed a moment later: it is tried again with every
 // event until the namespace has settled.
 func (s *Server) write(ctx context.Context, w write) (written, error) {
-	for {
+	for begun := s.out.Now(); ; {
 		seen := s.out.View().Seq()
 		res, err := s.race(ctx, w)
-		if !apierrors.IsForbidden(err) || !s.settles(ctx, w.key.Namespace, seen) {
+		if !apierrors.IsForbidden(err) || !s.settles(ctx, w.key.Namespace, seen, begun) {
 			return res, err
 		}
 	}
 }
 
 // settles waits for an event after seen, if the namespace is new, and tells
-// whether there was one.
-func (s *Server) settles(ctx context.Context, namespace string, seen kernel.Seq) bool {
+// whether there was one. A namespace that was made in what is now the future,
+// for the clock was set back since, is given no more than one made just now.
+func (s *Server) settles(ctx context.Context, namespace string, seen kernel.Seq, begun time.Time) bool {
 	n, ok := kinds.Namespaces.Get(s.out.View(), "", namespace)
 	if !ok || n.DeletionTimestamp != nil {
 		return false
 	}
-	until := n.CreationTimestamp.Add(settling)
+	until := begun
+	if n.CreationTimestamp.Time.Before(begun) {
+		until = n.CreationTimestamp.Time
+	}
+	until = until.Add(settling)
 	_, err := s.out.At(ctx, seen+1, until)
 	return err == nil && s.out.Now().Before(until)
 }

@@ -84,12 +84,12 @@ func orDefault(n, d int32) int32 {
 // probeLoop asks a container how it is until the run is over.
 func (a *Agent) probeLoop(ctx context.Context, p *pod, pod *corev1.Pod, spec *corev1.Container, kind probeKind, pr *corev1.Probe, id string, started time.Time) {
 	period := time.Duration(orDefault(pr.PeriodSeconds, 10)) * time.Second
-	first := time.Until(started.Add(time.Duration(pr.InitialDelaySeconds) * time.Second))
-	if first <= 0 && time.Since(started) > 2*period {
+	first := firstProbe(time.Since(started), time.Duration(pr.InitialDelaySeconds)*time.Second)
+	if first == 0 && time.Since(started) > 2*period {
 		// An agent that was restarted must not ask all containers at once.
 		first = rand.N(period)
 	}
-	if !sleep(ctx, max(first, 0)) {
+	if !sleep(ctx, first) {
 		return
 	}
 	good, bad := int32(0), int32(0)
@@ -123,6 +123,13 @@ func (a *Agent) probeLoop(ctx context.Context, p *pod, pod *corev1.Pod, spec *co
 			return
 		}
 	}
+}
+
+// firstProbe is how long a container that has run for a while is left alone. A
+// container that seems to have started in the future was started before the
+// clock was set back.
+func firstProbe(ran, delay time.Duration) time.Duration {
+	return min(max(delay-ran, 0), delay)
 }
 
 type mayProbe int

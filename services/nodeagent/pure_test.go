@@ -166,3 +166,17 @@ func TestNoteOf(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+// TestFirstProbe: a container is asked for the first time when its delay is
+// over, whatever the clock was set to since it started.
+func TestFirstProbe(t *testing.T) {
+	const delay = 10 * time.Second
+	for ran, want := range map[time.Duration]time.Duration{
+		0: delay, 4 * time.Second: 6 * time.Second, delay: 0, 3 * time.Hour: 0,
+		-3 * time.Hour: delay, // it started before the clock was set back
+	} {
+		if got := firstProbe(ran, delay); got != want {
+			t.Errorf("after %s: %s, want %s", ran, got, want)
+		}
+	}
+}
