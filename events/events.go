@@ -117,6 +117,9 @@ var (
 	ErrGone = errors.New("gone: the log no longer holds this position")
 	// ErrFull: the log has no room left for this write. Nothing was written.
 	ErrFull = errors.New("the log is full")
+	// ErrUnavailable: too few of the log's servers can be reached. Whether a
+	// write was made is not known.
+	ErrUnavailable = errors.New("the log is not available: too few of its servers can be reached")
 	// ErrTooLarge: the record is larger than MaxRecord. Nothing was written.
 	ErrTooLarge = errors.New("the object is too large")
 )

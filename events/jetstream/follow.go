@@ -155,6 +155,16 @@ func (f *follower) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if f.log.several && f.at > last {
+		// Who answered may have been cut off from the others, or lead so
+		// recently that it has not read all that they have.
+		if err := f.log.confirm(ctx); err != nil {
+			return err
+		}
+		if last, err = f.log.readState(ctx); err != nil {
+			return err
+		}
+	}
 	if first := events.Seq(f.log.first.Load()); f.at+1 < first || f.at > last {
 		return fmt.Errorf("the log holds %d to %d: %w", first, last, events.ErrGone)
 	}

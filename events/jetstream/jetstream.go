@@ -33,6 +33,14 @@ type Options struct {
 	// Budget is the stream's limit in bytes; writes beyond it are refused with
 	// ErrFull. 0: what the stream has; a stream that is made then needs one.
 	Budget int64
+	// Replicas is how many servers keep the stream, 1 or 3. 0: as many as do
+	// already, and one for a stream that is made.
+	Replicas int
+	// Await has Open wait until there is a stream: another server makes it.
+	Await bool
+	// GiveUp is how long Append tries to reach enough servers before it gives
+	// ErrUnavailable. 0: until its context ends.
+	GiveUp time.Duration
 	// AckWait is how long Append waits for an answer before it asks what
 	// became of its write. 0: 5 s.
 	AckWait time.Duration
@@ -44,7 +52,10 @@ type Options struct {
 // of a process share one.
 type Log struct {
 	nc      *nats.Conn
+	api     js.JetStream
 	stream  js.Stream
+	several bool // more than one server keeps the stream
+	giveUp  time.Duration
 	acks    *acks
 	ackWait time.Duration
 	slots   chan struct{} // one for every Append on its way
@@ -70,12 +81,16 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
-	stream, err := ensureStream(ctx, api, o.Budget)
+	var stream js.Stream
+	err = again(ctx, func(ctx context.Context) error {
+		stream, err = ensureStream(ctx, api, o)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
 	l := &Log{
-		nc: nc, stream: stream, ackWait: o.AckWait, slots: make(chan struct{}, window), down: make(chan struct{}),
+		nc: nc, api: api, stream: stream, several: stream.CachedInfo().Config.Replicas > 1, giveUp: o.GiveUp, ackWait: o.AckWait, slots: make(chan struct{}, window), down: make(chan struct{}),
 		waiting: map[uint64]func(){},
 	}
 	if l.ackWait <= 0 {
@@ -90,7 +105,12 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	if l.acks, err = newAcks(nc); err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
-	if err := l.openPast(ctx, api, o); err != nil {
+	if o.Budget > 0 {
+		if err := again(ctx, l.makeBuckets); err != nil {
+			return nil, fmt.Errorf("open the log: %w", err)
+		}
+	}
+	if err := again(ctx, func(ctx context.Context) error { return l.openPast(ctx, api, o) }); err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
 	if err := l.syncStore(); err != nil { // streams may be new, or changed
@@ -98,7 +118,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	}
 	nc.SetDisconnectErrHandler(func(*nats.Conn, error) { l.lostConnection() })
 	nc.SetClosedHandler(func(*nats.Conn) { l.lostConnection() })
-	last, err := l.readState(ctx)
+	last, err := l.readLast(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
@@ -172,13 +192,19 @@ func config(budget int64) js.StreamConfig {
 }
 
 // ensureStream returns the stream, made if need be.
-func ensureStream(ctx context.Context, api js.JetStream, budget int64) (js.Stream, error) {
+func ensureStream(ctx context.Context, api js.JetStream, o Options) (js.Stream, error) {
+	budget := o.Budget
 	s, err := api.Stream(ctx, StreamName)
 	if errors.Is(err, js.ErrStreamNotFound) {
+		if o.Await {
+			return nil, errAwaited
+		}
 		if budget <= 0 {
 			return nil, errors.New("there is no log, and none can be made without a budget of bytes")
 		}
-		if s, err = api.CreateStream(ctx, config(budget)); err != nil {
+		c := config(budget)
+		c.Replicas = max(1, o.Replicas)
+		if s, err = api.CreateStream(ctx, c); err != nil {
 			return nil, fmt.Errorf("stream %s: %w", StreamName, err)
 		}
 		return s, nil
@@ -189,6 +215,12 @@ func ensureStream(ctx context.Context, api js.JetStream, budget int64) (js.Strea
 	has := s.CachedInfo().Config
 	if err := validate(has); err != nil {
 		return nil, fmt.Errorf("stream %s: %w", StreamName, err)
+	}
+	if o.Replicas > 0 && has.Replicas != o.Replicas {
+		has.Replicas = o.Replicas
+		if s, err = api.UpdateStream(ctx, has); err != nil {
+			return nil, fmt.Errorf("stream %s: set its replicas: %w", StreamName, err)
+		}
 	}
 	return s, nil // its budget is set once history's size is known
 }

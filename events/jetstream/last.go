@@ -22,9 +22,11 @@ func (l *Log) Last(ctx context.Context) (events.Seq, error) {
 	if l.commits != nil && ctx.Err() == nil && !l.nc.IsClosed() {
 		return events.Seq(l.commits.durable.Load()), nil
 	}
-	s, err := l.last.get(ctx)
+	tries, cancel := l.patience(ctx)
+	defer cancel()
+	s, err := l.last.get(tries)
 	if err != nil {
-		return 0, fmt.Errorf("last: %w", err)
+		return 0, fmt.Errorf("last: %w", unavailable(ctx, tries, err))
 	}
 	return s, nil
 }
@@ -32,7 +34,11 @@ func (l *Log) Last(ctx context.Context) (events.Seq, error) {
 // readLast asks until the server can answer.
 func (l *Log) readLast(ctx context.Context) (events.Seq, error) {
 	for {
-		s, err := l.readState(ctx)
+		err := l.confirm(ctx)
+		s := events.Seq(0)
+		if err == nil {
+			s, err = l.readState(ctx)
+		}
 		if err == nil || ctx.Err() != nil || l.nc.IsClosed() || errors.Is(err, js.ErrStreamNotFound) {
 			return s, err
 		}

@@ -37,6 +37,8 @@ const (
 	startTimeout = 10 * time.Minute
 	// syncInterval is what Interval is named after.
 	syncInterval = time.Second
+	// readyPoll is how often StartServer looks whether it failed instead.
+	readyPoll = 100 * time.Millisecond
 )
 
 // ServerConfig says how the embedded server runs.
@@ -52,6 +54,8 @@ type ServerConfig struct {
 	Listen string
 	// Token is what a client must show. Empty: a random one is made.
 	Token string
+	// Cluster says with which others the server keeps the log; nil: with none.
+	Cluster *ClusterConfig
 	// Log takes the server's own messages; nil: they are dropped. level is
 	// "debug", "info", "warn", "error" or "fatal". It must not block.
 	Log func(level, message string)
@@ -65,12 +69,16 @@ type ServerConfig struct {
 	sync syncer // nil: the disk's own
 }
 
+// alone tells whether the log is written by this process only.
+func (c *ServerConfig) alone() bool { return c.Listen == "" && c.Cluster == nil }
+
 // Server is a NATS server in this process with JetStream on a folder.
 type Server struct {
 	server *server.Server
 	lock   *os.File
 	token  string
 	budget int64
+	only   bool // no other process writes to the log
 	// commits knows which events are on disk.
 	commits *committer
 	horizon horizon // what this process knows, if it alone writes
@@ -99,7 +107,7 @@ func start(c ServerConfig, lock *os.File) (*Server, error) {
 		return nil, err
 	}
 	commits := newCommitter(c)
-	if err := commits.begin(c.Listen == ""); err != nil {
+	if err := commits.begin(c.alone()); err != nil {
 		return nil, fmt.Errorf("log store %s: %w", c.Dir, err)
 	}
 	token := c.Token
@@ -118,11 +126,16 @@ func start(c ServerConfig, lock *os.File) (*Server, error) {
 	switch {
 	case c.Durability == Interval:
 		o.SyncInterval = syncInterval
-	case c.Listen != "":
+	case !c.alone():
 		o.SyncAlways = true // who is not in this process cannot wait for a commit
 	}
 	if c.Listen != "" {
 		if o.Host, o.Port, err = loopback(c.Listen); err != nil {
+			return nil, err
+		}
+	}
+	if c.Cluster != nil {
+		if err := c.Cluster.options(o); err != nil {
 			return nil, err
 		}
 	}
@@ -133,7 +146,12 @@ func start(c ServerConfig, lock *os.File) (*Server, error) {
 	l := &serverLog{to: c.Log, broken: func(m string) { _ = commits.fail(errors.New(m)) }}
 	ns.SetLoggerV2(l, false, false, false)
 	ns.Start() // it does not block
-	if !ns.ReadyForConnections(startTimeout) || l.fatal.Load() != nil || !ns.JetStreamEnabled() {
+	for end := time.Now().Add(startTimeout); l.fatal.Load() == nil && time.Now().Before(end); {
+		if ns.ReadyForConnections(readyPoll) {
+			break
+		}
+	}
+	if l.fatal.Load() != nil || !ns.JetStreamEnabled() {
 		ns.Shutdown()
 		ns.WaitForShutdown()
 		if m := l.fatal.Load(); m != nil {
@@ -141,7 +159,7 @@ func start(c ServerConfig, lock *os.File) (*Server, error) {
 		}
 		return nil, errors.New("log server: it did not become ready")
 	}
-	s := &Server{server: ns, lock: lock, token: token, budget: budget, commits: commits}
+	s := &Server{server: ns, lock: lock, token: token, budget: budget, only: c.alone(), commits: commits}
 	if err := s.SyncStore(); err != nil {
 		ns.Shutdown()
 		ns.WaitForShutdown()
@@ -173,7 +191,7 @@ func (s *Server) Connect() (*nats.Conn, error) {
 func (s *Server) InProcessConn() (net.Conn, error) { return s.server.InProcessConn() }
 
 // alone tells whether all clients of the server are in this process.
-func (s *Server) alone() bool { return s.server.Addr() == nil }
+func (s *Server) alone() bool { return s.only }
 
 // dir returns the server's store.
 func (s *Server) dir() string { return filepath.Dir(s.lock.Name()) }
