@@ -55,6 +55,8 @@ type committer struct {
 	file  *os.File   // the newest block that was synced; nil: none yet
 	index uint32     // its number
 
+	store sync.Mutex // held by who syncs all of the store
+
 	mu   sync.Mutex // protects the following fields
 	next *round
 	err  error // after an error nothing becomes durable any more

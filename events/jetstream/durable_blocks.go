@@ -86,30 +86,23 @@ func (h *hasher) of(parts ...[]byte) []byte {
 }
 
 // walkBlock visits a block's records until visit returns false or what follows
-// is no whole record, and returns the offset where it ended.
-func walkBlock(buf []byte, h *hasher, visit func(seq uint64, offset int) bool) int {
-	at := 0
-	for len(buf)-at >= recordHead {
-		head := buf[at : at+recordHead]
-		length := binary.LittleEndian.Uint32(head)
+// is no whole record.
+func walkBlock(buf []byte, h *hasher, visit func(seq uint64, record []byte) bool) {
+	for len(buf) >= recordHead {
+		length := binary.LittleEndian.Uint32(buf)
 		n := int(length &^ hasHeaders)
-		subject := int(binary.LittleEndian.Uint16(head[20:]))
-		if n > recordMax || n > len(buf)-at {
-			return at
-		}
-		lead := recordHead + subject
+		body := recordHead + int(binary.LittleEndian.Uint16(buf[20:])) // behind the subject
+		subject := buf[recordHead:min(body, len(buf))]
 		if length&hasHeaders != 0 {
-			lead += 4
+			body += 4
 		}
-		if lead > n-recordHash {
-			return at
+		if n > recordMax || n > len(buf) || body > n-recordHash {
+			return
 		}
-		rec := buf[at : at+n]
-		sum := h.of(head[4:20], rec[recordHead:recordHead+subject], rec[lead:n-recordHash])
-		if !bytes.Equal(sum, rec[n-recordHash:]) || !visit(binary.LittleEndian.Uint64(head[4:]), at) {
-			return at
+		sum := h.of(buf[4:20], subject, buf[body:n-recordHash])
+		if !bytes.Equal(sum, buf[n-recordHash:n]) || !visit(binary.LittleEndian.Uint64(buf[4:]), buf[:n]) {
+			return
 		}
-		at += n
+		buf = buf[n:]
 	}
-	return at
 }

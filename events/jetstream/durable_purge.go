@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 
 	js "github.com/nats-io/nats.go/jetstream"
@@ -42,8 +43,8 @@ func (l *Log) Purge(ctx context.Context, first events.Seq) error {
 	if before <= 1 || before <= l.first.Load() {
 		return nil
 	}
-	if !c.lazy {
-		if err := c.writeDurably(purgedFile, strconv.FormatUint(before, 10)); err != nil {
+	if !c.lazy && before <= c.durable.Load() { // something stays, to go on from
+		if err := c.writeDurably(filepath.Join(c.dir, purgedFile), strconv.FormatUint(before, 10)); err != nil {
 			return c.fail(fmt.Errorf("before a purge: %w", err))
 		}
 	}

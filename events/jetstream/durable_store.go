@@ -20,13 +20,15 @@ const (
 	// purgedFile holds the Seq before which the log was last purged, or was
 	// about to be.
 	purgedFile = "purged"
-	// syncedSuffix ends the names of what is kept of a stream's configuration:
-	// its last state that is known to be on disk.
-	syncedSuffix = ".synced"
+	// keptMeta is, in a stream's folder, its configuration as it was last synced.
+	keptMeta = "meta.kept"
 )
 
-// The two files of a stream's configuration.
-var metaFiles = []string{"meta.inf", "meta.sum"}
+// The server's files of a stream's configuration.
+const (
+	metaInf = "meta.inf"
+	metaSum = "meta.sum"
+)
 
 // SyncStore makes everything durable that the server has written so far: all
 // streams, their configurations and folders. To be called after a stream was
@@ -42,6 +44,8 @@ func (s *Server) SyncStore() error {
 }
 
 func (c *committer) syncStore() error {
+	c.store.Lock()
+	defer c.store.Unlock()
 	if err := c.syncTree(c.dir); err != nil {
 		return err
 	}
@@ -57,72 +61,53 @@ func (c *committer) syncStore() error {
 	return nil
 }
 
-// keepMeta links a stream's configuration by names of our own. The server
-// replaces its files by others that are not synced, and would not know the
-// stream again if those were torn.
+// keepMeta keeps a stream's configuration in a file of our own, as it is on
+// disk now. The server replaces its two files by others that are not synced,
+// and would not know the stream again if those were torn.
 func (c *committer) keepMeta(dir string) error {
-	if metaValid(dir, syncedSuffix) && sameMeta(dir) {
+	m, ok := readMeta(dir)
+	if !ok {
+		return nil // it changes just now, or the stream is going: who changes it calls again
+	}
+	if has, ok := readKeptMeta(dir); ok && has == m {
 		return nil
 	}
-	for _, name := range metaFiles {
-		next := filepath.Join(dir, name+syncedSuffix+".new")
-		err := errors.Join(os.RemoveAll(next), os.Link(filepath.Join(dir, name), next))
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // the stream is going, or not yet there
-		}
-		if err == nil {
-			err = c.syncFile(next)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if !metaValid(dir, syncedSuffix+".new") {
-		return nil // it changes just now: who changes it calls again
-	}
-	for _, name := range metaFiles {
-		if err := os.Rename(filepath.Join(dir, name+syncedSuffix+".new"), filepath.Join(dir, name+syncedSuffix)); err != nil {
-			return err
-		}
-	}
-	return c.syncDir(dir)
+	return c.writeDurably(filepath.Join(dir, keptMeta), m.sum+"\n"+m.inf)
 }
 
-// sameMeta tells whether what is kept is what the server uses.
-func sameMeta(dir string) bool {
-	for _, name := range metaFiles {
-		a, aerr := os.Stat(filepath.Join(dir, name))
-		b, berr := os.Stat(filepath.Join(dir, name+syncedSuffix))
-		if aerr != nil || berr != nil || !os.SameFile(a, b) {
-			return false
-		}
-	}
-	return true
-}
+// meta is a stream's configuration, and its hash in hex.
+type meta struct{ inf, sum string }
 
-// metaValid tells whether a stream's configuration is whole.
-func metaValid(dir, suffix string) bool {
-	inf, err := os.ReadFile(filepath.Join(dir, metaFiles[0]+suffix))
-	if err != nil {
-		return false
-	}
-	sum, err := os.ReadFile(filepath.Join(dir, metaFiles[1]+suffix))
-	if err != nil {
-		return false
-	}
+func (m meta) valid(dir string) bool {
 	h, err := newHasher(filepath.Base(dir))
-	return err == nil && hex.EncodeToString(h.of(inf)) == string(sum)
+	return err == nil && hex.EncodeToString(h.of([]byte(m.inf))) == m.sum
+}
+
+// readMeta returns the server's files, if they are whole.
+func readMeta(dir string) (meta, bool) {
+	inf, ierr := os.ReadFile(filepath.Join(dir, metaInf))
+	sum, serr := os.ReadFile(filepath.Join(dir, metaSum))
+	m := meta{inf: string(inf), sum: string(sum)}
+	return m, ierr == nil && serr == nil && m.valid(dir)
+}
+
+// readKeptMeta returns what keepMeta kept.
+func readKeptMeta(dir string) (meta, bool) {
+	b, err := os.ReadFile(filepath.Join(dir, keptMeta))
+	sum, inf, _ := strings.Cut(string(b), "\n")
+	m := meta{inf: inf, sum: sum}
+	return m, err == nil && m.valid(dir)
 }
 
 // mend undoes what a power cut can leave behind and the server would not take
 // well. It looks at nothing that was synced: all that it removes was neither
 // acknowledged nor shown.
-func mend(store string) error {
-	streams, err := streamDirs(store)
+func (c *committer) mend() error {
+	streams, err := streamDirs(c.dir)
 	if err != nil {
 		return err
 	}
-	purged, err := readPurged(store)
+	purged, err := readPurged(c.dir)
 	if err != nil {
 		return err
 	}
@@ -137,7 +122,7 @@ func mend(store string) error {
 			return err
 		}
 		if filepath.Base(dir) == StreamName {
-			if err := mendBlocks(filepath.Join(dir, "msgs"), StreamName, purged); err != nil {
+			if err := c.mendBlocks(filepath.Join(dir, "msgs"), StreamName, purged); err != nil {
 				return err
 			}
 		}
@@ -149,18 +134,18 @@ func mend(store string) error {
 // there is is torn. A torn one that was never synced is removed: then the
 // stream is made again, with what it holds.
 func mendMeta(dir string) error {
-	if metaValid(dir, "") {
+	if _, ok := readMeta(dir); ok {
 		return nil
 	}
-	restore := metaValid(dir, syncedSuffix)
-	for _, name := range metaFiles {
+	kept, ok := readKeptMeta(dir)
+	for name, content := range map[string]string{metaInf: kept.inf, metaSum: kept.sum} {
 		path := filepath.Join(dir, name)
 		err := os.Remove(path)
-		if errors.Is(err, fs.ErrNotExist) {
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			err = nil
-		}
-		if err == nil && restore {
-			err = os.Link(path+syncedSuffix, path)
+			if ok {
+				err = os.WriteFile(path, []byte(content), 0o600)
+			}
 		}
 		if err != nil {
 			return err
@@ -170,9 +155,9 @@ func mendMeta(dir string) error {
 }
 
 // mendBlocks makes the log contiguous. What follows a hole was never durable,
-// for a sync covers all before it. But a hole below purged is that of a purge,
-// of which only a part became durable: there the rest is what goes.
-func mendBlocks(dir, stream string, purged uint64) error {
+// for a sync covers all before it. A purge, of which any part may have become
+// durable, is done again, so that it leaves no hole.
+func (c *committer) mendBlocks(dir, stream string, purged uint64) error {
 	blocks, err := blocksIn(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -191,34 +176,41 @@ func mendBlocks(dir, stream string, purged uint64) error {
 		if err != nil {
 			return err
 		}
-		hole := uint64(0)
-		end := walkBlock(buf, h, func(seq uint64, _ int) bool {
-			switch {
-			case seq&(tombstone|erasedRecord) != 0:
-			case next == 0 || seq == next:
-				next = seq + 1
-			case seq > next:
-				hole = seq
+		var kept []byte
+		dropped, hole := false, false
+		walkBlock(buf, h, func(seq uint64, record []byte) bool {
+			message := seq&(tombstone|erasedRecord) == 0
+			switch plain := seq &^ (tombstone | erasedRecord); {
+			case message && plain < purged, !message && plain+1 < purged:
+				dropped = true
+				return true
+			case message && next != 0 && plain > next:
+				hole = true
 				return false
+			case message:
+				next = plain + 1
 			}
+			kept = append(kept, record...)
 			return true
 		})
-		switch {
-		case hole == 0:
-			// A torn end is cut off by the server.
-		case hole <= purged:
-			if err := removeBlocks(dir, blocks[:i]); err != nil {
+		if hole || dropped {
+			if err := c.replaceBlock(path, kept); err != nil {
 				return err
 			}
-			return mendBlocks(dir, stream, purged)
-		default:
-			if err := os.Truncate(path, int64(end)); err != nil {
-				return err
-			}
+		}
+		if hole {
 			return removeBlocks(dir, blocks[i+1:])
 		}
 	}
-	return nil
+	return nil // a torn end is cut off by the server
+}
+
+// replaceBlock makes a block what was kept of it.
+func (c *committer) replaceBlock(path string, kept []byte) error {
+	if len(kept) == 0 {
+		return os.Remove(path)
+	}
+	return c.writeDurably(path, string(kept))
 }
 
 func removeBlocks(dir string, blocks []uint32) error {
@@ -245,9 +237,8 @@ func readPurged(store string) (uint64, error) {
 	return n, nil
 }
 
-// writeDurably replaces a file of the store. When it returns it is on disk.
-func (c *committer) writeDurably(name, content string) error {
-	path := filepath.Join(c.dir, name)
+// writeDurably replaces a file. When it returns it is on disk.
+func (c *committer) writeDurably(path, content string) error {
 	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -262,7 +253,7 @@ func (c *committer) writeDurably(name, content string) error {
 	if err != nil {
 		return err
 	}
-	return c.syncDir(c.dir)
+	return c.syncDir(filepath.Dir(path))
 }
 
 // newCommitter returns the committer of a server that is to start.
@@ -287,7 +278,7 @@ func (c *committer) begin(grouped bool) error {
 	err := os.Remove(marker)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = nil; grouped {
-			err = mend(c.dir)
+			err = c.mend()
 		}
 	}
 	if err == nil {
@@ -313,5 +304,5 @@ func (c *committer) end() error {
 	if err := c.syncTree(c.dir); err != nil {
 		return err
 	}
-	return c.writeDurably(cleanFile, "")
+	return c.writeDurably(filepath.Join(c.dir, cleanFile), "")
 }

@@ -22,6 +22,13 @@ func TestMain(m *testing.M) {
 		serve(dir, os.Getenv(serveListen))
 		return
 	}
+	if arguments := os.Getenv(cutEnv); arguments != "" {
+		if err := serveUntilCut(arguments); err != nil {
+			fmt.Fprintln(os.Stderr, "the server that is to lose its power:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	os.Exit(m.Run())
 }
 
