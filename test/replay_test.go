@@ -63,6 +63,9 @@ func (s *story) replay() {
 	}
 	for _, d := range deciders() {
 		count := recorded.ByDecider[d.Name]
+		if count == nil && d.Name == "controllers/events" {
+			continue // it decides after an hour: TestAPlantInExpiryIsFound plants into it
+		}
 		if count == nil {
 			s.t.Errorf("%s decided nothing in the whole story", d.Name)
 			continue

@@ -111,19 +111,26 @@ func (s *Server) claimAny(ctx context.Context, v *kernel.View, svc, old *corev1.
 		if dryRun {
 			return nil
 		}
-		if err := s.refusable(v, svc, old, by); err != nil {
+		fresh, err := s.tryClaim(ctx, v, svc, old, ip, by)
+		if fresh == nil {
 			return err
 		}
-		err := s.appendClaim(ctx, svc, ip, by)
-		if !apierrors.IsAlreadyExists(err) {
-			return err
-		}
-		// Somebody else has it: the View was too old to know.
-		if v, err = s.out.Fresh(ctx); err != nil {
-			return err
-		}
+		v = fresh
 	}
 	return apierrors.NewTooManyRequests("failed to allocate a service IP: others were faster each time", 1)
+}
+
+// tryClaim claims an address for a service that would be accepted otherwise. If
+// somebody else has it, it returns a View that knows: the one at hand was too
+// old.
+func (s *Server) tryClaim(ctx context.Context, v *kernel.View, svc, old *corev1.Service, ip netip.Addr, by author) (fresh *kernel.View, err error) {
+	if err := s.refusable(v, svc, old, by); err != nil {
+		return nil, err
+	}
+	if err := s.appendClaim(ctx, svc, ip, by); !apierrors.IsAlreadyExists(err) {
+		return nil, err
+	}
+	return s.out.Fresh(ctx)
 }
 
 // claimThis claims the address that was asked for by name.
@@ -141,16 +148,11 @@ func (s *Server) claimThis(ctx context.Context, v *kernel.View, svc, old *corev1
 	}
 	setAddress(svc, ip)
 	if !dryRun {
-		if err := s.refusable(v, svc, old, by); err != nil {
+		fresh, err := s.tryClaim(ctx, v, svc, old, ip, by)
+		if fresh == nil {
 			return err
 		}
-		err := s.appendClaim(ctx, svc, ip, by)
-		if !apierrors.IsAlreadyExists(err) {
-			return err
-		}
-		if v, err = s.out.Fresh(ctx); err != nil {
-			return err
-		}
+		v = fresh
 	}
 	e := v.Entry(kernel.Key{Resource: addressesResource, Name: ip.String()})
 	if e == nil || e.Delete {

@@ -170,6 +170,34 @@ func refusedIn(v *kernel.View, decider, namespace string) []kernel.Key {
 	return keys
 }
 
+// part is an object that a workload keeps: a pod, a ReplicaSet.
+type part interface {
+	comparable
+	metav1.Object
+}
+
+// keepersOf are the workloads of a kind that may keep an object: its controller
+// or, if it has none, those that select it. o may be nil.
+func keepersOf[T kernel.Object, P part](v *kernel.View, kind *kinds.Kind[T], selector func(T) *metav1.LabelSelector, o P) []kernel.Key {
+	var none P
+	if o == none {
+		return nil
+	}
+	if k, ok := controllerKey(o, kind.GVK(), kind.Resource); ok {
+		return []kernel.Key{k}
+	}
+	if metav1.GetControllerOfNoCopy(o) != nil {
+		return nil
+	}
+	var keys []kernel.Key
+	for _, w := range kind.List(v, o.GetNamespace()) {
+		if selects(selector(w), o.GetLabels()) {
+			keys = append(keys, kind.Key(w.GetNamespace(), w.GetName()))
+		}
+	}
+	return keys
+}
+
 // selects tells whether a label selector that selects something selects the
 // labels. An empty one selects nothing here: that is what workloads mean by it.
 func selects(s *metav1.LabelSelector, set map[string]string) bool {

@@ -27,5 +27,6 @@ func Deciders(cfg Config) []kernel.Decider {
 		nodeRanges(cfg), //         nodes, ipaddresses                     ipaddresses, nodes (podCIDR)
 		ipClaims,        //         ipaddresses, services                  ipaddresses
 		podGC,           //         pods, nodes                            pods
+		eventsExpire,    //         events                                 events
 	}
 }

@@ -55,22 +55,8 @@ func wakeDeployments(v *kernel.View, e kernel.Event) []kernel.Key {
 	if !ok {
 		return nil
 	}
-	var keys []kernel.Key
-	for _, r := range []*appsv1.ReplicaSet{rs, old} {
-		if r == nil {
-			continue
-		}
-		if k, ok := controllerKey(r, kinds.Deployments.GVK(), kinds.Deployments.Resource); ok {
-			keys = append(keys, k)
-		} else if metav1.GetControllerOfNoCopy(r) == nil {
-			for _, d := range kinds.Deployments.List(v, r.Namespace) {
-				if selects(d.Spec.Selector, r.Labels) {
-					keys = append(keys, kinds.Deployments.Key(d.Namespace, d.Name))
-				}
-			}
-		}
-	}
-	return keys
+	selector := func(d *appsv1.Deployment) *metav1.LabelSelector { return d.Spec.Selector }
+	return append(keepersOf(v, kinds.Deployments, selector, rs), keepersOf(v, kinds.Deployments, selector, old)...)
 }
 
 func decideDeployment(v *kernel.View, k kernel.Key, now time.Time) kernel.Decision {

@@ -48,22 +48,8 @@ func wakeReplicaSets(v *kernel.View, e kernel.Event) []kernel.Key {
 	if !ok || pod != nil && old != nil && sameToReplicaSet(pod, old) {
 		return nil
 	}
-	var keys []kernel.Key
-	for _, p := range []*corev1.Pod{pod, old} {
-		if p == nil {
-			continue
-		}
-		if k, ok := controllerKey(p, kinds.ReplicaSets.GVK(), kinds.ReplicaSets.Resource); ok {
-			keys = append(keys, k)
-		} else if metav1.GetControllerOfNoCopy(p) == nil {
-			for _, rs := range kinds.ReplicaSets.List(v, p.Namespace) {
-				if selects(rs.Spec.Selector, p.Labels) {
-					keys = append(keys, kinds.ReplicaSets.Key(rs.Namespace, rs.Name))
-				}
-			}
-		}
-	}
-	return keys
+	selector := func(rs *appsv1.ReplicaSet) *metav1.LabelSelector { return rs.Spec.Selector }
+	return append(keepersOf(v, kinds.ReplicaSets, selector, pod), keepersOf(v, kinds.ReplicaSets, selector, old)...)
 }
 
 // sameToReplicaSet tells whether a change of a pod can be of no interest to a

@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 }
 
 // told are the recordings that are made of stories, by their first process.
-var told = []string{"rollout", "nodeloss", "refused"}
+var told = []string{"expiry", "rollout", "nodeloss", "refused"}
 
 // cluster is the uid of the clusters of stories.
 const cluster = "5eed0000-0000-4000-8000-000000000000"

@@ -2,6 +2,7 @@
 // of clusters, real and simulated, in which things went well and went wrong.
 //
 //	shop      the example's life in a real cluster: applied, updated under load, killed, and so on (test/)
+//	expiry    an Event object goes after its hour                              testdata/expiry.txtar
 //	rollout   a Deployment behind an Ingress, updated, scaled, rolled back     testdata/rollout.txtar
 //	nodeloss  a node falls silent, its pods move, it comes back                testdata/nodeloss.txtar
 //	refused   pods that must not be, and Deployments that say so               testdata/refused.txtar
