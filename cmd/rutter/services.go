@@ -61,6 +61,8 @@ func (s *service) apiserver(f *folders, a *apiFlags, ca *pki.CA) (*apiserver.Ser
 	}
 	cfg := apiserver.Default()
 	cfg.Log, cfg.Mirror, cfg.Schema, cfg.CA, cfg.Listener = s.log, s.mirror, s.schema, ca, l
+	cfg.History, _ = s.log.(events.History)
+	cfg.Keeper, _ = s.log.(events.Keeper)
 	cfg.ServiceRange, cfg.ClusterDNS, cfg.ClusterDomain = serviceRange, clusterDNS, clusterDomain
 	cfg.Names, cfg.Deciders, cfg.Version, cfg.Logger = a.names, deciders(), build, s.named("apiserver")
 	port := l.Addr().(*net.TCPAddr).Port

@@ -154,11 +154,15 @@ func data(folder, inline, file string) ([]byte, error) {
 // Get asks for a path and returns the body, which the caller closes. What the
 // server refuses is an error with the server's own message.
 func (c *Client) Get(ctx context.Context, path string, query url.Values, accept string) (io.ReadCloser, error) {
+	return c.do(ctx, http.MethodGet, path, query, accept, nil)
+}
+
+func (c *Client) do(ctx context.Context, method, path string, query url.Values, accept string, send io.Reader) (io.ReadCloser, error) {
 	target := c.base + path
 	if len(query) > 0 {
 		target += "?" + query.Encode()
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	req, err := http.NewRequestWithContext(ctx, method, target, send)
 	if err != nil {
 		return nil, err
 	}

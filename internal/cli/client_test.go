@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -27,6 +28,7 @@ type server struct {
 	t       *testing.T
 	answers map[string]string // by path, or path?query; ndjson and JSON alike
 	asked   []string          // paths with their queries, of all but discovery
+	sent    string            // the newest method and body
 	auth    string            // the newest Authorization
 	user    string            // the newest client certificate's name
 
@@ -66,6 +68,11 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.asked = append(s.asked, r.URL.RequestURI())
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		s.t.Error(err)
+	}
+	s.sent = r.Method + " " + string(body)
 	answer, ok := s.answers[r.URL.RequestURI()]
 	if !ok {
 		answer, ok = s.answers[r.URL.Path]

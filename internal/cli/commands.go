@@ -41,7 +41,7 @@ func Commands(r Replayer) []*cobra.Command {
 }
 
 func commands(a *app) []*cobra.Command {
-	all := []*cobra.Command{a.log(), a.why(), a.get(), a.diff(), a.replay(), a.record()}
+	all := []*cobra.Command{a.log(), a.why(), a.get(), a.diff(), a.history(), a.replay(), a.record()}
 	for _, c := range all {
 		c.PersistentFlags().StringVar(&a.kubeconfig, "kubeconfig", "", "kubeconfig file; empty: $KUBECONFIG, else the administrator's")
 		c.PersistentFlags().StringVarP(&a.namespace, "namespace", "n", "", "namespace of names that say none; empty: the kubeconfig's")

@@ -41,7 +41,7 @@ func (d *debug) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 
 func (d *debug) serve(r *request) error {
 	what, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, debugPrefix), "/")
-	if r.Method != http.MethodGet {
+	if r.Method != http.MethodGet && (what != "history" || r.Method != http.MethodPut) {
 		return apierrors.NewMethodNotSupported(nodesResource, r.Method)
 	}
 	switch what {
@@ -57,6 +57,8 @@ func (d *debug) serve(r *request) error {
 		return d.record(r)
 	case "cluster":
 		return d.answer(r, map[string]string{"cluster": d.s.cfg.Schema.Cluster, "build": d.s.cfg.Version})
+	case "history":
+		return d.history(r)
 	case "at":
 		return d.at(r, rest)
 	}

@@ -14,6 +14,10 @@
 //     are tried again when somebody else was faster.
 //   - A watch shows every event after its start once and in order, or ends
 //     with 410 Gone.
+//   - The past is as it was: a list or get at an exact version and a watch from
+//     any version in the window of history show the same as at that time, also
+//     after a restart; before the window they get 410. Old history is read for
+//     at most four positions at a time (then 429).
 //   - A cluster IP is claimed by creating an object named after it before the
 //     Service that has it is written, so no address is ever given twice,
 //     however many apiservers there are.

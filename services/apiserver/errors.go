@@ -40,7 +40,7 @@ func statusOf(err error) *metav1.Status {
 		s := apierrors.NewResourceExpired("The provided resourceVersion is too old: the log no longer holds it.").Status()
 		return &s
 	case errors.Is(err, events.ErrFull):
-		return statusError(http.StatusInsufficientStorage, metav1.StatusReasonInternalError, "the log is full: nothing was written")
+		return noRoom("the log is full: nothing was written. What makes room: \"rutter history --keep\" with a shorter time, or a larger disk budget")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return statusError(http.StatusGatewayTimeout, metav1.StatusReasonTimeout, "the request timed out before it could be answered")
 	}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"sort"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -45,7 +46,9 @@ const (
 type Config struct {
 	Log events.Log
 	// History is the past of Log; nil for a log that is never purged.
-	History  events.History
+	History events.History
+	// Keeper tells how full Log is, and bounds its past; nil: it is never full.
+	Keeper   events.Keeper
 	Mirror   *kernel.Mirror // of everything; run by the caller
 	Schema   *kinds.Schema
 	CA       *pki.CA
@@ -92,6 +95,7 @@ type Server struct {
 	encoded  encodedCache
 	past     *past
 	replays  *replays
+	usage    atomic.Pointer[events.Usage] // nil: not known
 	turns    queues
 	project  *projection
 	nodes    *nodeProxy
@@ -265,6 +269,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.past.run(ctx) })
 	g.Go(func() error { return s.shred(ctx) })
 	g.Go(func() error { return s.sweepAll(ctx) })
+	g.Go(func() error { return s.watchUsage(ctx) })
 	g.Go(func() error {
 		select {
 		case <-s.started:

@@ -63,6 +63,7 @@ func (c *cluster) start() *api {
 	cfg := Default()
 	cfg.Log, cfg.Schema, cfg.CA, cfg.Listener = c.log, schema, c.ca, listener
 	cfg.History, _ = c.log.(events.History)
+	cfg.Keeper, _ = c.log.(events.Keeper)
 	cfg.Deciders = c.deciders
 	cfg.Mirror = kernel.NewMirror(c.log, schema, nil)
 	if c.advertise != "" {

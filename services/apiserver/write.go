@@ -180,6 +180,11 @@ func (s *Server) attempt(ctx context.Context, v *kernel.View, w *write) (written
 		return written{object: live.Object(), seq: live.Seq, same: true}, nil
 	}
 	res := written{object: p.Object, created: p.Verb == kinds.Create, deleted: p.Delete}
+	if res.created {
+		if err := s.mayCreate(w.by.source); err != nil {
+			return written{}, err
+		}
+	}
 	if w.dryRun {
 		if live != nil {
 			p.Object.SetResourceVersion(strconv.FormatUint(uint64(live.Seq), 10))
