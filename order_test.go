@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"go/ast"
 	"go/types"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,32 +30,86 @@ func TestDecidersKeepOrder(t *testing.T) {
 		for _, e := range p.Errors {
 			t.Error(e)
 		}
-		for _, f := range p.Syntax {
-			why := map[string]string{} // comments by file and line
-			at := func(n ast.Node) string {
-				pos := p.Fset.Position(n.Pos())
-				return fmt.Sprintf("%s:%d", pos.Filename, pos.Line)
-			}
-			for _, group := range f.Comments {
-				for _, c := range group.List {
-					why[at(c)] += c.Text
-				}
-			}
-			ast.Inspect(f, func(n ast.Node) bool {
-				switch n := n.(type) {
-				case *ast.RangeStmt:
-					if p.Name != "kinds" && unorderedRange(p.TypesInfo, n) && !strings.Contains(why[at(n)], unordered) {
-						t.Errorf("%s: a loop over a map: say behind it %q and why, or sort its keys", at(n), "// "+unordered)
-					}
-				case ast.Expr:
-					if b, ok := basic(p.TypesInfo.TypeOf(n)); ok && b.Info()&(types.IsFloat|types.IsComplex) != 0 {
-						t.Errorf("%s: floating point: it does not compute the same everywhere", at(n))
-					}
-				}
-				return true
-			})
+		for _, found := range disorder(p) {
+			t.Error(found)
 		}
 	}
+}
+
+// disorder lists the places of a package where a decision may depend on a map's
+// order or on floating point.
+func disorder(p *packages.Package) (found []string) {
+	for _, f := range p.Syntax {
+		why := map[string]string{} // comments by file and line
+		at := func(n ast.Node) string {
+			pos := p.Fset.Position(n.Pos())
+			return fmt.Sprintf("%s:%d", pos.Filename, pos.Line)
+		}
+		for _, group := range f.Comments {
+			for _, c := range group.List {
+				why[at(c)] += c.Text
+			}
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.RangeStmt:
+				if p.Name != "kinds" && unorderedRange(p.TypesInfo, n) && !strings.Contains(why[at(n)], unordered) {
+					found = append(found, fmt.Sprintf("%s: a loop over a map: say behind it %q and why, or sort its keys", at(n), "// "+unordered))
+				}
+			case ast.Expr:
+				if b, ok := basic(p.TypesInfo.TypeOf(n)); ok && b.Info()&(types.IsFloat|types.IsComplex) != 0 {
+					found = append(found, fmt.Sprintf("%s: floating point: it does not compute the same everywhere", at(n)))
+				}
+			}
+			return true
+		})
+	}
+	return found
+}
+
+// TestPlantsAreSeenInTheSource: what replay finds only by luck, or on another
+// machine, is found before it runs. (That it is found when it runs is
+// TestDetector's in sim/logs.)
+func TestPlantsAreSeenInTheSource(t *testing.T) {
+	loaded, err := packages.Load(&packages.Config{
+		Mode: packages.NeedName | packages.NeedFiles | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo | packages.NeedImports | packages.NeedExportFile,
+	}, "./testdata/planted")
+	if err != nil || len(loaded) != 1 || len(loaded[0].Errors) > 0 {
+		t.Fatal(err, loaded)
+	}
+	seen := disorder(loaded[0])
+	l := &complaints{TB: t}
+	for _, f := range loaded[0].Syntax {
+		for _, i := range f.Imports {
+			if path := strings.Trim(i.Path.Value, `"`); slices.ContainsFunc(pure, func(n string) bool { return within(path, n) }) {
+				seen = append(seen, "imports "+path)
+			}
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			checkNode(l, loaded[0].Fset, source{path: "services/controllers/planted.go"}, n)
+			return true
+		})
+	}
+	all := strings.Join(append(seen, l.told...), "\n")
+	for _, want := range []string{"planted.go:13: a loop over a map", "planted.go:17: a loop over a map", "planted.go:26: floating point", "imports math/rand/v2", "time.Now: now is given", "imports os"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("%q is not found among\n%s", want, all)
+		}
+	}
+	if strings.Contains(all, "planted.go:20:") {
+		t.Errorf("a loop that says why its order cannot be seen is found:\n%s", all)
+	}
+}
+
+// complaints is a testing.TB that keeps what it is told instead of failing.
+type complaints struct {
+	testing.TB
+	told []string
+}
+
+// Errorf implements testing.TB.
+func (c *complaints) Errorf(format string, args ...any) {
+	c.told = append(c.told, fmt.Sprintf(format, args...))
 }
 
 // unorderedRange tells whether a loop runs over a map, or over maps.Keys and

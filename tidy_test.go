@@ -114,7 +114,7 @@ func TestTidy(t *testing.T) {
 	}
 }
 
-func checkNode(t *testing.T, fset *token.FileSet, f source, n ast.Node) {
+func checkNode(t testing.TB, fset *token.FileSet, f source, n ast.Node) {
 	at := func() string { return fset.Position(n.Pos()).String() }
 	dir := path.Dir(f.path)
 	switch n := n.(type) {

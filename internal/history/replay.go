@@ -57,7 +57,7 @@ func Replay(s kernel.Schema, deciders []kernel.Decider, records iter.Seq[kernel.
 // place, or its writer wrote nothing afterwards.
 //
 // It reads the records twice, and a third time if a decider modified its View.
-// It holds one View, about 150 bytes per decision, and the changes that are
+// It holds one View, about 300 bytes per decision, and the changes that are
 // still to land; never the records. An error is the reading's.
 func (r *Replayer) Replay(past Past) (*Report, error) {
 	rp := r.begin(past)
@@ -172,8 +172,11 @@ func (rp *replay) index() error {
 			rp.report.Events++
 		}
 		rp.report.Last = rec.Seq
-		instance := rp.word(instanceOf(rec.ID))
-		rp.lastRound[instance] = round{rec.Seen, rec.Time.UnixNano()}
+		var instance string
+		if rec.Decision != nil { // others' ids have no end
+			instance = rp.word(instanceOf(rec.ID))
+			rp.lastRound[instance] = round{rec.Seen, rec.Time.UnixNano()}
+		}
 		id, ok := rp.idOf(&rec)
 		if !ok {
 			if rec.Decision != nil && rec.Seq > rp.past.From && rec.Seen < rp.past.From {
