@@ -4,7 +4,7 @@ export CGO_ENABLED := 0
 BUILD := $(shell git describe --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.build=$(BUILD)
 SEEDS ?= 200
-.PHONY: build unit test race sim e2e bench generate images lint up down tools
+.PHONY: build unit test race sim e2e soak bench generate images lint up down tools
 
 build: ## bin/rutter and bin/kubectl
 	go build -ldflags '$(LDFLAGS)' -o bin/rutter ./cmd/rutter
@@ -21,6 +21,8 @@ sim:
 e2e: tools build images ## real containers, networks and BPF: root only
 	@test "$$(id -u)" = 0 || { echo "make test needs root: it runs containers, network namespaces and BPF"; exit 1; }
 	go test -tags e2e -count=1 -p 1 -timeout 15m ./bpf/... ./services/nodeagent/... ./test/...
+soak: build images ## hours, root only
+	deploy/soak.sh
 bench: build
 	deploy/bench.sh
 generate:

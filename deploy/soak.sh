@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# usage: deploy/soak.sh   as root; hours. The long forms of what make test holds, one line each; figures in docs/reliability.md.
+set -euxo pipefail
+cd "$(dirname "$0")/.."
+export CGO_ENABLED=0 GOFLAGS="-buildvcs=false -trimpath"
+deploy/replay.sh 1000
