@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -334,5 +333,3 @@ func exists(path ...string) bool {
 	_, err := os.Stat(filepath.Join(path...))
 	return err == nil
 }
-
-func contains(all []string, one string) bool { return slices.Contains(all, one) }

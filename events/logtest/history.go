@@ -21,7 +21,6 @@ type recorder struct {
 	t       testing.TB
 	log     events.Archive
 	records []events.Record
-	states  []events.State // at every Seq, if they are kept
 }
 
 // catchUp reads what is new.

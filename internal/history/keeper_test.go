@@ -64,12 +64,11 @@ func TestKeeperKeepsTheLogSmall(t *testing.T) {
 			if err != nil {
 				t.Fatalf("write %d: %v", i, err)
 			}
-			v, err := mirror.At(ctx, seq)
-			if err != nil {
+			if _, err := mirror.At(ctx, seq); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(5 * time.Second)
-			v = mirror.View()
+			v := mirror.View()
 			state, seen = stateOf(v), v.Seq()
 		}
 		late := kernel.NewMirror(log, kerneltest.Plain{}, nil)

@@ -3,6 +3,7 @@ package faults
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -198,7 +199,8 @@ func (l *link) do(what fault, f frame, to net.Conn, turn *sync.Mutex) bool {
 	case drop:
 		return true
 	case double:
-		return send(to, turn, f.bytes) == nil && send(to, turn, f.bytes) == nil
+		first := send(to, turn, f.bytes)
+		return errors.Join(first, send(to, turn, f.bytes)) == nil
 	case late:
 		l.relay.group.Go(func() {
 			time.Sleep(l.relay.lateness) // it is the fault
