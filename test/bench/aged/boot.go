@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// bootWait bounds how long a start may take.
+const bootWait = 10 * time.Minute
+
+// booted is how a start went.
+type booted struct {
+	ready  time.Duration // from the start of the process until /readyz says ok
+	listed time.Duration // until an object that is in the last page of a list was read
+	memory string        // then
+}
+
+func (b booted) String() string {
+	return fmt.Sprintf("ready after %.2f s, an object read after %.2f s; %s", b.ready.Seconds(), b.listed.Seconds(), b.memory)
+}
+
+// boot starts the cluster, waits until it serves, and ends it by a signal.
+func boot(ctx context.Context, o *options, end syscall.Signal) (b booted, err error) {
+	ctx, cancel := context.WithTimeout(ctx, bootWait)
+	defer cancel()
+	out, err := os.OpenFile(filepath.Join(o.dir, "up.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return b, err
+	}
+	defer out.Close()
+	c := exec.Command(o.rutter, "up", "--data", filepath.Join(o.dir, "data"), "--run", filepath.Join(o.dir, "run"), "--node", "aged",
+		"--listen", "127.0.0.1:26443", "--node-port", "26250", "--http", "127.0.0.1:26080", "--https", "127.0.0.1:26444",
+		"--host-services=false", "--log-level", "warn")
+	c.Stdout, c.Stderr = out, out
+	begin := time.Now()
+	if err := c.Start(); err != nil {
+		return b, err
+	}
+	defer func() {
+		// A kill is meant to end it badly.
+		if werr := errors.Join(c.Process.Signal(end), c.Wait()); err == nil && end != syscall.SIGKILL {
+			err = werr
+		}
+	}()
+	if err := await(ctx, o, "/readyz"); err != nil {
+		return b, err
+	}
+	b.ready = time.Since(begin)
+	if err := await(ctx, o, "/api/v1/configmaps?limit=1"); err != nil {
+		return b, err
+	}
+	b.listed = time.Since(begin)
+	b.memory = memory(c.Process.Pid)
+	return b, nil
+}
+
+// await asks until the answer is 200.
+func await(ctx context.Context, o *options, path string) error {
+	for {
+		err := ask(ctx, o, path)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", path, errors.Join(ctx.Err(), err))
+		}
+	}
+}
+
+func ask(ctx context.Context, o *options, path string) error {
+	cfg, err := clientcmd.BuildConfigFromFlags("", filepath.Join(o.dir, "data", "admin.kubeconfig"))
+	if err != nil {
+		return err
+	}
+	client, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		return err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, cfg.Host+path, nil)
+	if err != nil {
+		return err
+	}
+	answer, err := client.Do(r)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", path, answer.Status)
+	}
+	return nil
+}
+
+// memory tells what a process takes, and took at most.
+func memory(pid int) string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return err.Error()
+	}
+	var out []string
+	for line := range strings.Lines(string(b)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		if kb := 0; name == "VmRSS" || name == "VmHWM" {
+			if _, err := fmt.Sscan(value, &kb); err == nil {
+				out = append(out, fmt.Sprintf("%s %d MiB", map[string]string{"VmRSS": "RSS", "VmHWM": "at most"}[name], kb>>10))
+			}
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+func loadAverage() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.Join(strings.Fields(string(b))[:3], " ")
+}

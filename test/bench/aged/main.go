@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/rutterhq/rutter/events/jetstream"
+)
+
+// options are what the command line says.
+type options struct {
+	rutter  string
+	dir     string        // of the cluster's data; made and removed
+	objects int           // ConfigMaps
+	events  int           // of history
+	tail    int           // of them, after the last state that is kept
+	updates time.Duration // for which random objects are updated; 0: not
+	boots   int           // of rutter up, after each kind of end; 0: none
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.rutter, "rutter", "bin/rutter", "the binary to measure")
+	flag.StringVar(&o.dir, "dir", "/var/tmp/rutter-aged", "folder for the cluster's files; it is removed")
+	flag.IntVar(&o.objects, "objects", 100_000, "objects")
+	flag.IntVar(&o.events, "events", 1_000_000, "events of history; each takes 1.5 KB")
+	flag.IntVar(&o.tail, "tail", 50_000, "events after the last state that is kept")
+	flag.DurationVar(&o.updates, "updates", 20*time.Second, "for how long random objects are updated; 0: not")
+	flag.IntVar(&o.boots, "boots", 3, "starts of rutter up after each kind of end; 0: none")
+	part := flag.String("part", "", "what a process of its own does; for this command's own use")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	err := error(nil)
+	switch *part {
+	case "":
+		err = run(ctx, &o)
+	case "fill":
+		err = withLog(ctx, &o, jetstream.Interval, fill)
+	case "update":
+		err = withLog(ctx, &o, jetstream.Fsync, update)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "aged:", err)
+		os.Exit(1)
+	}
+}
+
+// run makes a cluster, ages it, and measures.
+func run(ctx context.Context, o *options) (err error) {
+	if err := os.MkdirAll(filepath.Dir(o.dir), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(o.dir, 0o700); err != nil {
+		return fmt.Errorf("it must be new, for it is removed: %w", err)
+	}
+	defer os.RemoveAll(o.dir)
+	if o.boots > 0 { // the first start makes the cluster's identity
+		took, err := boot(ctx, o, syscall.SIGTERM)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("first start, of an empty cluster: %s\n", took)
+	}
+	if err := part(ctx, o, "fill"); err != nil {
+		return err
+	}
+	if o.updates > 0 {
+		if err := part(ctx, o, "update"); err != nil {
+			return err
+		}
+	}
+	for _, end := range []struct {
+		name   string
+		signal syscall.Signal
+	}{{"an orderly end", syscall.SIGTERM}, {"a kill", syscall.SIGKILL}} {
+		if o.boots == 0 {
+			return nil
+		}
+		// The first one is after another kind of end; it does not count.
+		if _, err := boot(ctx, o, end.signal); err != nil {
+			return err
+		}
+		var took []booted
+		for range o.boots {
+			b, err := boot(ctx, o, end.signal)
+			if err != nil {
+				return err
+			}
+			fmt.Printf("after %s: %s (load average %s)\n", end.name, b, loadAverage())
+			took = append(took, b)
+		}
+		slices.SortFunc(took, func(a, b booted) int { return int(a.ready - b.ready) })
+		fmt.Printf("after %s, median: %s\n", end.name, took[len(took)/2])
+	}
+	return nil
+}
