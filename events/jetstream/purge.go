@@ -256,7 +256,11 @@ func (l *Log) forget(ctx context.Context, h events.Seq) error {
 	if err := l.syncStore(); err != nil { // HIST too
 		return err
 	}
-	return l.Purge(ctx, h)
+	if err := l.Purge(ctx, h); err != nil {
+		return err
+	}
+	_, err = l.readState(ctx)
+	return err
 }
 
 // mirrored waits until history has the event, and returns the last that it has.

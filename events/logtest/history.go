@@ -462,3 +462,62 @@ func historyAnyState(t *testing.T, l events.Archive) {
 		}
 	}
 }
+
+// historyPairs looks up 10,000 random objects at random Seqs, and compares them
+// with what somebody had who followed the log from its first event on.
+func historyPairs(t *testing.T, l events.Archive) {
+	const rounds, each, objects, seqs, perSeq = 8, 400, 60, 100, 100
+	ctx := Context(t)
+	rng := rand.New(rand.NewPCG(11, 12))
+	c := &recorder{t: t, log: l}
+	state, seen := events.State{}, events.Seq(0)
+	for range rounds {
+		for range each {
+			r := Record(fmt.Sprintf("o%d", rng.IntN(objects)), 0)
+			r.Expect, r.Seen = state[r.Key].Seq, seen
+			r.Delete = r.Expect != 0 && !state[r.Key].Delete && rng.IntN(4) == 0
+			seen = must(ctx, t, l, r)
+			r.Seq = seen
+			state.Fold(r)
+		}
+		if err := l.Save(ctx, seen, slices.Values(state.Records())); err != nil {
+			t.Fatal(err)
+		}
+		seen = HorizonAt(ctx, t, l, seen-events.Seq(each/2), state, seen)
+		c.catchUp(ctx)
+		if _, err := l.Forget(ctx, seen-each/2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range seqs {
+		at := events.Seq(1 + rng.IntN(int(seen)))
+		base, kept, err := l.Snapshot(ctx, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		past := events.State{}
+		for _, r := range append(collect(t, "snapshot", kept), collect(t, "read", l.Read(ctx, base, at))...) {
+			past.Fold(r)
+		}
+		for range perSeq {
+			k := Record(fmt.Sprintf("o%d", rng.IntN(objects)), 0).Key
+			var want events.Record // the zero one: never, or deleted
+			for _, r := range slices.Backward(c.records[:at]) {
+				if r.Key == k {
+					want = r
+					break
+				}
+			}
+			got := past[k]
+			if want.Delete {
+				want = events.Record{}
+			}
+			if got.Delete {
+				got = events.Record{}
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Fatalf("%s at %d: %s", k, at, diff)
+			}
+		}
+	}
+}

@@ -53,6 +53,7 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 		"HistoryTombs":    historyTombs,
 		"HistoryRace":     historyRace,
 		"HistoryAnyState": historyAnyState,
+		"HistoryPairs":    historyPairs,
 	} {
 		t.Run(name, func(t *testing.T) {
 			if s := open(t); s.Archive != nil {

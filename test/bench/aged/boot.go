@@ -48,10 +48,8 @@ func boot(ctx context.Context, o *options, end syscall.Signal) (b booted, err er
 		return b, err
 	}
 	defer func() {
-		// A kill is meant to end it badly.
-		if werr := errors.Join(c.Process.Signal(end), c.Wait()); err == nil && end != syscall.SIGKILL {
-			err = werr
-		}
+		err = errors.Join(err, c.Process.Signal(end))
+		_ = c.Wait() // a kill is meant to end it badly, and so does who is told to end while it begins
 	}()
 	if err := await(ctx, o, "/readyz"); err != nil {
 		return b, err
