@@ -59,6 +59,9 @@ const nonceSize = 12
 // errNoSeal: a secret was to be written by a process that may not.
 var errNoSeal = errors.New("its data cannot be sealed: this process has no key for secrets")
 
+// errNoKeys: a process that is to read secrets was not given all it needs.
+var errNoKeys = errors.New("sealed with the object's own key, and this process has only the cluster's")
+
 // sealer seals the values of one object.
 type sealer struct {
 	mark string
@@ -205,6 +208,8 @@ func (s Schema) opened(o kernel.Object) error {
 				}
 			}
 			return cluster.open(place, value)
+		case mark == ownMark && s.Keys == nil && s.Seal != nil:
+			return nil, errNoKeys // or sealed values would be taken for the real ones
 		case mark == ownMark && s.Keys != nil:
 			if own == nil {
 				key := s.Keys.Key(string(secret.UID))

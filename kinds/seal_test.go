@@ -172,6 +172,9 @@ func TestSecretWithItsOwnKey(t *testing.T) {
 		}
 	}
 
+	if _, err := keyed().Decode(key, body); err == nil {
+		t.Error("a process that lacks the keys takes sealed values for the real ones")
+	}
 	if err := s.Keys.Destroy(ctx, "u1"); err != nil {
 		t.Fatal(err)
 	}

@@ -57,6 +57,7 @@ var samples = map[string]string{
 	"Event":              `{"involvedObject":{"kind":"Pod","namespace":"default","name":"canary"},"reason":"R","message":"canary-4711","type":"Normal","source":{"host":"other"}}`,
 	"Lease":              `{"spec":{"holderIdentity":"other"}}`,
 	"PriorityClass":      `{"value":7}`,
+	"Refusal":            `{"spec":{"decider":"controllers/replicaset","key":"replicasets.apps/default/canary"}}`,
 	"Role":               `{"rules":[{"apiGroups":[""],"resources":["pods"],"verbs":["get"]}]}`,
 	"RoleBinding":        `{"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"Role","name":"canary"},"subjects":[]}`,
 	"ClusterRole":        `{"rules":[{"apiGroups":[""],"resources":["pods"],"verbs":["get"]}]}`,
@@ -144,7 +145,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, log: memory.New(), url: "https://" + listener.Addr().String()}
-	schema := &kinds.Schema{Cluster: "test", Seal: []byte("0123456789abcdef0123456789abcdef")}
+	schema := &kinds.Schema{Cluster: "test", Seal: []byte("0123456789abcdef0123456789abcdef"), Keys: new(memory.Keys)}
 	cfg := apiserver.Default()
 	cfg.Log, cfg.Schema, cfg.CA, cfg.Listener, cfg.Logger = w.log, schema, ca, listener, zerolog.Nop()
 	cfg.Mirror = kernel.NewMirror(w.log, schema, nil)
@@ -477,6 +478,11 @@ func (w *world) tryDebug() {
 			"at/"+fmt.Sprint(last)+pathOf(i, k.Namespace, k.Name), "at/"+fmt.Sprint(last)+pathOf(i, k.Namespace, ""), "at/-1s"+pathOf(i, "", ""))
 	}
 	for _, path := range paths {
+		for _, method := range []string{"POST", "PUT", "PATCH", "DELETE"} {
+			if code, out := w.send(w.node, method, "/rutter/v1/"+path, "application/json", "{}", 0); code/100 == 2 || shows(out) {
+				w.t.Errorf("%s /rutter/v1/%s: %d %.200s", method, path, code, out)
+			}
+		}
 		code, out := w.send(w.node, "GET", "/rutter/v1/"+path, "", "", 2*time.Second)
 		for line := range strings.Lines(out) {
 			var r events.Record

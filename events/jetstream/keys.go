@@ -64,17 +64,26 @@ func (l *Log) Keys(ctx context.Context, secret []byte) (*Keys, error) {
 	if k.api, err = js.New(l.nc, js.WithDefaultTimeout(apiTimeout)); err != nil {
 		return nil, fmt.Errorf("open the keys: %w", err)
 	}
-	k.stream, err = k.api.Stream(ctx, keysStream)
-	if errors.Is(err, js.ErrStreamNotFound) {
-		k.stream, err = k.api.CreateStream(ctx, keysConfig(l.stream.CachedInfo().Config.Replicas))
-		if err == nil {
-			err = k.durable()
-		}
+	if k.stream, err = k.bucket(ctx); err == nil {
+		err = k.durable()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the keys: bucket %s: %w", KeysBucket, err)
 	}
 	return k, nil
+}
+
+// bucket returns the bucket's stream, on as many servers as the log is.
+func (k *Keys) bucket(ctx context.Context) (js.Stream, error) {
+	want := keysConfig(k.log.stream.CachedInfo().Config.Replicas)
+	s, err := k.api.Stream(ctx, keysStream)
+	switch {
+	case errors.Is(err, js.ErrStreamNotFound):
+		return k.api.CreateStream(ctx, want)
+	case err == nil && s.CachedInfo().Config.Replicas < want.Replicas:
+		return k.api.UpdateStream(ctx, want)
+	}
+	return s, err
 }
 
 // keysConfig is the bucket as NATS' own would be, but that one key can be
