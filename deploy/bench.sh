@@ -20,6 +20,8 @@ if wanted log; then
   step "log: durable append (sync always) by 1, 16 and 64 writers; goal with grouped commit: 10,000 / 19,000 per s with 16 / 64"
   gobench -bench 'Append|Wake' -benchtime 3000x ./events/jetstream
   gobench -bench Replay ./events/jetstream
+  step "an object, and a watch's start, at a random position of the past"
+  gobench -bench Past -benchtime 40x ./cmd/rutter
 fi
 
 if wanted core; then

@@ -4,3 +4,4 @@ set -euxo pipefail
 cd "$(dirname "$0")/.."
 export CGO_ENABLED=0 GOFLAGS="-buildvcs=false -trimpath"
 deploy/replay.sh 1000
+go test -count=1 -timeout 2h -run ThePastOfALogOnDisk ./cmd/rutter -past 20000

@@ -38,13 +38,22 @@ func local(at string) string {
 	if err != nil {
 		panic(err)
 	}
-	return t.Local().Format("15:04:05.000")
+	return t.Local().Format("2006-01-02 15:04:05.000")
 }
 
 const (
 	created = `{"key":"pods/default/web","seq":7,"source":"user:admin","type":"pod.created","time":"2026-11-01T12:00:00Z"}`
 	bound   = `{"key":"pods/default/web","seq":9,"expect":7,"source":"scheduler","type":"pod.bound","time":"2026-11-01T12:00:01Z","cause":[7],"note":"n1 of 2\nfree: 3"}`
 )
+
+func TestTodayNeedsNoDate(t *testing.T) {
+	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.Local)
+	for ago, want := range map[time.Duration]string{time.Hour: "11:00:00.000", 13 * time.Hour: "2026-10-31 23:00:00.000", -13 * time.Hour: "2026-11-02 01:00:00.000"} {
+		if got := clock(now.Add(-ago), now); got != want {
+			t.Errorf("%s ago: %s, want %s", ago, got, want)
+		}
+	}
+}
 
 func TestLogIsShown(t *testing.T) {
 	s := newServer(t, map[string]string{"/rutter/v1/log": created + "\n" + bound})

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/internal/history"
@@ -60,10 +61,19 @@ func (p Painter) kind(t string) string {
 	return p.paint(yellow, t)
 }
 
+// clock shows when something happened: the time of today, else with the date.
+func clock(at, now time.Time) string {
+	at = at.Local()
+	if at.Format(time.DateOnly) == now.Local().Format(time.DateOnly) {
+		return at.Format("15:04:05.000")
+	}
+	return at.Format("2006-01-02 15:04:05.000")
+}
+
 // line is one event on one line, without its note.
 func (p Painter) line(r *events.Record) string {
 	return fmt.Sprintf("%s %s %s %s %s", p.paint(bold, fmt.Sprint(r.Seq)),
-		p.paint(dim, r.Time.Local().Format("15:04:05.000")), p.actor(r.Source), p.kind(r.Type), p.paint(cyan, r.Key.String()))
+		p.paint(dim, clock(r.Time, time.Now())), p.actor(r.Source), p.kind(r.Type), p.paint(cyan, r.Key.String()))
 }
 
 // Event shows one event of the log.

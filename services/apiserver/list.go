@@ -79,7 +79,11 @@ func (r *request) page(o *listOptions) (page, error) {
 			}
 		}
 	}
-	r.s.project.list(r.Context(), view, &sel, after, collect)
+	r.s.project.list(r.Context(), view, &sel, after, func(e *kernel.Entry) {
+		if e.Seq <= view.Seq() || !o.past(r) {
+			collect(e)
+		}
+	})
 	if more > 0 {
 		last := p.entries[len(p.entries)-1].Key.String()
 		p.meta.Continue = continueToken{Seq: view.Seq(), After: last, Given: time.Now().Unix(), Fresh: !consistent}.encode()
@@ -118,8 +122,7 @@ func (r *request) listView(o *listOptions) (v *kernel.View, after string, consis
 	if r.past != nil {
 		return r.past, "", true, nil
 	}
-	exact := o.match == metav1.ResourceVersionMatchExact || o.match == "" && o.limit > 0 && o.version != "" && o.version != "0"
-	if exact {
+	if o.exact() {
 		seq, err := parseVersion(o.version)
 		if err != nil {
 			return nil, "", false, err
@@ -130,6 +133,14 @@ func (r *request) listView(o *listOptions) (v *kernel.View, after string, consis
 	v, err = r.viewFor(o.version)
 	return v, "", true, err
 }
+
+// exact tells whether a list is to be as it was at its version.
+func (o *listOptions) exact() bool {
+	return o.match == metav1.ResourceVersionMatchExact || o.match == "" && o.limit > 0 && o.version != "" && o.version != "0"
+}
+
+// past tells whether a list may not show what came after its version.
+func (o *listOptions) past(r *request) bool { return r.past != nil || o.exact() || o.token != "" }
 
 // continueToken says where a list goes on. It is opaque to clients.
 type continueToken struct {

@@ -42,7 +42,9 @@ func TestPages(t *testing.T) {
 	// The View is not held any more, by a server that was started again for
 	// example: it is rebuilt.
 	token = str(first, "metadata", "continue")
+	a.s.past.mu.Lock()
 	a.s.past.held = nil
+	a.s.past.mu.Unlock()
 	second := a.want(200, "GET", configMaps+"?limit=2&continue="+url.QueryEscape(token), "")
 	if got := strings.Join(listed(second), " "); got != "m2 m3" || str(second, "metadata", "resourceVersion") != str(first, "metadata", "resourceVersion") {
 		t.Errorf("from history: %s at %v", got, second["metadata"])

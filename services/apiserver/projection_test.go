@@ -32,7 +32,7 @@ func TestProjectedEvents(t *testing.T) {
 	a := c.start()
 	a.want(201, "POST", configMaps, configMap("web"))
 	w := a.watch(eventsPath + "?watch=1")
-	now := time.Now()
+	now, before := time.Now(), c.mark()
 	a.act("web", "scheduler", "pod.bound", "assigned default/web to n1", now)
 	a.act("web", "nodeagent/n1", "container.died", "exit code 1", now)
 	a.act("web", "nodeagent/n1", "container.died", "exit code 1", now.Add(time.Second))
@@ -58,6 +58,9 @@ func TestProjectedEvents(t *testing.T) {
 		t.Errorf("list: %v", list)
 	}
 	a.want(200, "GET", eventsPath+"/"+str(died, "metadata", "name"), "")
+	if old := listed(a.want(200, "GET", eventsPath+"?resourceVersionMatch=Exact&resourceVersion="+before, "")); len(old) != 0 {
+		t.Errorf("before it happened: %v", old)
+	}
 	// Another server makes the same of the log, as does one that starts later.
 	b := (&cluster{t: t, log: a.s.cfg.Log, ca: a.s.cfg.CA}).start()
 	if again := b.want(200, "GET", eventsPath, ""); len(listed(again)) != 3 {
