@@ -5,3 +5,4 @@ cd "$(dirname "$0")/.."
 export CGO_ENABLED=0 GOFLAGS="-buildvcs=false -trimpath"
 deploy/replay.sh 1000
 go test -count=1 -timeout 2h -run ThePastOfALogOnDisk ./cmd/rutter -past 20000
+go test -count=1 -timeout 60m ./events/jetstream -run 'TestPowerCut|TestKilled' -cuts 1000 -kills 100 -v

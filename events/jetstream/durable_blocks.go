@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/klauspost/compress/s2"
 	"github.com/minio/highwayhash"
 )
 
@@ -25,7 +29,7 @@ const (
 	recordHash     = 8
 	recordMax      = 32 << 20 // bytes
 	hasHeaders     = 1 << 31  // of a length
-	erasedRecord   = 1 << 63  // of a seq
+	skippedTo      = 1 << 63  // of a seq: there is no message from the one before up to here
 	tombstone      = 1 << 62  // of a seq: the message of this Seq was removed
 	stateIndexFile = "index.db"
 )
@@ -48,18 +52,59 @@ func blocksIn(dir string) ([]uint32, error) {
 	return out, nil
 }
 
-// firstSeq returns the Seq of a block's first record, or 0 if it has none.
+// firstSeq returns the Seq of a block's first record, or 0 if it has none that
+// can be read.
 func firstSeq(path string) (uint64, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	var head [recordHead]byte
-	if n, _ := f.ReadAt(head[:], 0); n < len(head) {
+	var head [64]byte
+	n, err := f.ReadAt(head[:], 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return 0, err
+	}
+	if size := packedHead(head[:n]); size > 0 {
+		n, _ = io.ReadFull(s2.NewReader(io.NewSectionReader(f, int64(size), math.MaxInt32)), head[:recordHead])
+	}
+	if n < recordHead {
 		return 0, nil
 	}
 	return binary.LittleEndian.Uint64(head[4:]), nil
+}
+
+// packedHead returns the size of what precedes a compressed block, or 0 if it
+// is none: "cmp", by which method, and how large it is unpacked.
+func packedHead(b []byte) int {
+	const s2Method = 1
+	if len(b) < 5 || string(b[:3]) != "cmp" || b[3] != s2Method {
+		return 0
+	}
+	_, n := binary.Uvarint(b[4:])
+	return 4 + max(n, 0)
+}
+
+// readBlock returns a block's records; ok is false if they cannot be unpacked.
+func readBlock(path string) (records []byte, ok bool, err error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, false, err
+	}
+	head := packedHead(b)
+	if head == 0 {
+		return b, true, nil
+	}
+	// The last record's hash is behind what is compressed.
+	end := len(b) - recordHash
+	if end < head {
+		return nil, false, nil
+	}
+	records, err = io.ReadAll(s2.NewReader(bytes.NewReader(b[head:end])))
+	if err != nil {
+		return nil, false, nil
+	}
+	return append(records, b[end:]...), true, nil
 }
 
 // hasher is the hash that the server uses with the key of a file.

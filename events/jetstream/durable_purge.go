@@ -74,7 +74,7 @@ func (c *committer) purgeable(first uint64) (uint64, error) {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return 0, err
 		}
-		if seq == 0 || seq&(tombstone|erasedRecord) != 0 || seq > first {
+		if seq == 0 || seq&(tombstone|skippedTo) != 0 || seq > first {
 			continue
 		}
 		info, err := os.Stat(path)

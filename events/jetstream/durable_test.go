@@ -39,6 +39,9 @@ func stopped(t *testing.T, n, size int, budget int64) (store, blocks string) {
 			t.Fatal(err)
 		}
 	}
+	if at, err := l.mirrored(logtest.Context(t), events.Seq(n)); err != nil || at != events.Seq(n) {
+		t.Fatalf("history has %d of %d, %v", at, n, err)
+	}
 	l.Close()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -121,6 +124,9 @@ func TestMended(t *testing.T) {
 			}
 			c.harm(store, blocks)
 			l := openIn(t, startServer(t, ServerConfig{Dir: store}))
+			if _, ok := readMeta(filepath.Dir(blocks)); !ok {
+				t.Error("the stream's configuration is torn")
+			}
 			last, err := l.Last(ctx)
 			if err != nil || last < c.last[0] || last > c.last[1] {
 				t.Fatalf("the log ends at %d, %v, want %d to %d", last, err, c.last[0], c.last[1])
@@ -134,7 +140,16 @@ func TestMended(t *testing.T) {
 			if seq, err := l.Append(ctx, r); err != nil || seq != last+1 {
 				t.Fatalf("append: %d, %v, want %d", seq, err, last+1)
 			}
-			if _, err := logtest.Read(ctx, l, first-1, last+1); err != nil {
+			all, err := logtest.Read(ctx, l, first-1, last+1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// History had all of them, and must not go on with what is lost.
+			ids := map[events.Seq]string{}
+			for _, r := range all {
+				ids[r.Seq] = r.ID
+			}
+			if err := new(promises).checkHistory(ctx, l, first, last+1, ids); err != nil {
 				t.Fatal(err)
 			}
 		})

@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"bufio"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -87,13 +88,22 @@ func (p *serverProcess) kill() {
 	_ = p.stdin.Close()
 }
 
+var kills = flag.Int("kills", 5, "how many times TestKilled kills a server, at least")
+
 // TestKilled kills the server's process under load, again and again: what was
 // acknowledged is there, and a follower sees every event once and in order.
 func TestKilled(t *testing.T) {
 	t.Parallel()
+	for done := 0; done < *kills; {
+		done += killUnderLoad(t)
+	}
+}
+
+// killUnderLoad is the life of one log, and returns how often it was killed.
+func killUnderLoad(t *testing.T) (killed int) {
 	dir := t.TempDir()
 	p := startProcess(t, dir, "127.0.0.1:0")
-	t.Cleanup(func() { p.kill() })
+	defer func() { p.kill() }()
 	token := filepath.Join(t.TempDir(), "credentials")
 	if err := os.WriteFile(token, []byte("secret"), 0o600); err != nil {
 		t.Fatal(err)
@@ -103,6 +113,9 @@ func TestKilled(t *testing.T) {
 		if i%4 == 0 {
 			p.kill()
 			p = startProcess(t, dir, strings.TrimPrefix(p.url, "nats://"))
+			killed++
 		}
 	})
+	l.Close()
+	return killed
 }

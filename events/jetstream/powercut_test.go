@@ -22,7 +22,7 @@ import (
 )
 
 var (
-	cuts    = flag.Int("cuts", 48, "how many power cuts TestPowerCut makes")
+	cuts    = flag.Int("cuts", 40, "how many power cuts TestPowerCut makes")
 	cutSeed = flag.Uint64("cutseed", 1, "the first seed of TestPowerCut")
 )
 
@@ -241,7 +241,44 @@ func (p *promises) check(t *testing.T, store string, load cutLoad) error {
 	if _, err := l.Append(ctx, r); err != nil && !errors.Is(err, events.ErrConflict) && !errors.Is(err, events.ErrFull) {
 		return fmt.Errorf("append after it: %w", err)
 	}
+	if err := p.checkHistory(ctx, l, first, last, got); err != nil {
+		return err
+	}
 	return p.checkSide(ctx, l)
+}
+
+// checkHistory compares the log's mirror with the log and with what was told.
+func (p *promises) checkHistory(ctx context.Context, l *Log, first, last events.Seq, log map[events.Seq]string) error {
+	hist, err := l.history(ctx)
+	if err != nil {
+		return err
+	}
+	info, err := hist.Info(ctx)
+	if err != nil {
+		return err
+	}
+	for seq := events.Seq(info.State.FirstSeq); seq > 0 && seq <= min(last, events.Seq(info.State.LastSeq)); seq++ {
+		m, err := hist.GetMsg(ctx, uint64(seq))
+		if errors.Is(err, js.ErrMsgNotFound) {
+			if seq < first {
+				continue // its own limits removed it
+			}
+			now, err := hist.Info(ctx)
+			if err == nil && events.Seq(now.State.FirstSeq) > seq {
+				continue // just now
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("event %d of history, which has %d to %d: %w", seq, info.State.FirstSeq, info.State.LastSeq, err)
+		}
+		id := m.Header.Get(events.HeaderID)
+		for what, other := range map[string]map[events.Seq]string{"in the log": log, "acknowledged": p.acked, "shown": p.shown} {
+			if is, ok := other[seq]; ok && is != id {
+				return fmt.Errorf("event %d is %s in history and was %s as %s", seq, id, what, is)
+			}
+		}
+	}
+	return nil
 }
 
 func (p *promises) checkSide(ctx context.Context, l *Log) error {
@@ -403,7 +440,14 @@ func (u *cutUser) purge(ctx context.Context) error {
 			if err := u.disk.note(fmt.Sprintf("purge %d", last-keep)); err != nil {
 				return err
 			}
-			if err := u.log.Purge(ctx, last-keep); err != nil {
+			before, err := u.log.mirrored(ctx, last-keep)
+			if err != nil {
+				return err
+			}
+			if err := u.server.SyncStore(); err != nil { // history too
+				return err
+			}
+			if err := u.log.Purge(ctx, min(before, last-keep)); err != nil {
 				return err
 			}
 		}
