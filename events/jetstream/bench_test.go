@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/events/logtest"
 )
@@ -17,21 +19,54 @@ import (
 var podBody = []byte(`{"kind":"Pod","spec":"` + strings.Repeat("x", 1500) + `"}`)
 
 func BenchmarkAppend(b *testing.B) {
+	benchWriters(b, func(b *testing.B, writers int) func(w int) error {
+		l := openIn(b, startServer(b, ServerConfig{}))
+		at := make([]events.Seq, writers)
+		return func(w int) error {
+			r := logtest.Record(fmt.Sprintf("o%d", w), at[w])
+			r.Body = podBody
+			var err error
+			at[w], err = l.Append(b.Context(), r)
+			return err
+		}
+	})
+}
+
+// BenchmarkPublish is what JetStream itself does: a plain publish to a server
+// that syncs every message.
+func BenchmarkPublish(b *testing.B) {
+	benchWriters(b, func(b *testing.B, _ int) func(w int) error {
+		s := startServer(b, ServerConfig{Listen: "127.0.0.1:0"})
+		openIn(b, s)
+		nc, err := s.Connect()
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(nc.Close)
+		return func(w int) error {
+			r := logtest.Record(fmt.Sprintf("o%d", w), 0)
+			a, err := nc.RequestMsg(&nats.Msg{Subject: r.Key.Subject(), Header: r.Headers(), Data: podBody}, time.Minute)
+			if err == nil && parseAnswer(a).Seq == 0 {
+				err = fmt.Errorf("it was answered %s", a.Data)
+			}
+			return err
+		}
+	})
+}
+
+// benchWriters has 1, 16 and 64 writers write one after another each.
+func benchWriters(b *testing.B, begin func(b *testing.B, writers int) func(w int) error) {
 	for _, writers := range []int{1, 16, 64} {
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
-			l := openIn(b, startServer(b, ServerConfig{}))
+			write := begin(b, writers)
 			took := make([][]time.Duration, writers)
 			b.ResetTimer()
 			var wg sync.WaitGroup
 			for w := range writers {
 				wg.Go(func() {
-					at := events.Seq(0)
 					for range b.N/writers + 1 {
-						r := logtest.Record(fmt.Sprintf("o%d", w), at)
-						r.Body = podBody
 						start := time.Now()
-						var err error
-						if at, err = l.Append(b.Context(), r); err != nil {
+						if err := write(w); err != nil {
 							b.Error(err)
 							return
 						}

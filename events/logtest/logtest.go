@@ -330,7 +330,9 @@ func gone(t *testing.T, s Subject) {
 	}
 	expect(11)
 	s.Purge(6)
-	expect(0)
+	if s.Archive == nil { // else the beginning may still be known
+		expect(0)
+	}
 	expect(4)
 	got, err := Read(ctx, l, 5, 10)
 	if err != nil {
