@@ -25,6 +25,9 @@ const (
 	clusterName = "rutter"
 	// routeTimeout bounds a handshake between two servers.
 	routeTimeout = 5 * time.Second
+	// routeReports is how many vain attempts to reach another server make one
+	// message; there is one a second.
+	routeReports = 60
 	// openTimeout bounds one attempt to find the streams: a question that came
 	// before the servers had agreed on a leader is never answered.
 	openTimeout = 3 * time.Second
@@ -72,18 +75,16 @@ func (c *ClusterConfig) options(o *server.Options) error {
 		}
 		o.Routes = append(o.Routes, &url.URL{Scheme: "nats", Host: a})
 	}
-	o.ServerName = c.Name
+	o.ServerName, o.ReconnectErrorReports = c.Name, routeReports
 	o.Cluster = server.ClusterOpts{
 		Name: clusterName, Host: host, Port: int(port), Advertise: c.Listen,
 		TLSConfig: c.TLS, TLSTimeout: routeTimeout.Seconds(), NoAdvertise: true,
 		PoolSize: -1, // one connection carries what three servers say
 	}
-	if o.DontListen {
-		// NATS speaks to other servers only once it listens for clients: it
-		// does so where nobody outside this machine comes, and a client that
-		// does not know the token is sent away.
-		o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
-	}
+	// NATS speaks to other servers only once it listens for clients: it does so
+	// where nobody outside this machine comes. Services go through the guard,
+	// and the gate lets nobody in who did not.
+	o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
 	return nil
 }
 

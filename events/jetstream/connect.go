@@ -31,7 +31,7 @@ func connectionOptions() []nats.Option {
 }
 
 // Connect connects to a NATS server elsewhere, with the file that
-// Server.WriteCredentials wrote there (empty: without). It tries until it
+// WriteServiceCredentials wrote there (empty: without). It tries until it
 // succeeds or ctx ends.
 func Connect(ctx context.Context, url, credentials string) (*nats.Conn, error) {
 	o := connectionOptions()
@@ -40,7 +40,11 @@ func Connect(ctx context.Context, url, credentials string) (*nats.Conn, error) {
 		if err != nil {
 			return nil, fmt.Errorf("connect to the log at %s: %w", url, err)
 		}
-		o = append(o, nats.Token(strings.TrimSpace(string(token))))
+		if name, secret, ok := strings.Cut(strings.TrimSpace(string(token)), ":"); ok {
+			o = append(o, nats.UserInfo(name, secret), nats.CustomInboxPrefix(inbox(name)))
+		} else {
+			o = append(o, nats.Token(name))
+		}
 	}
 	for {
 		nc, err := nats.Connect(url, o...)

@@ -38,6 +38,13 @@ type past struct {
 
 // histConfig is the past's stream as it must be.
 func histConfig(keep events.Keep, bytes int64, replicas int) js.StreamConfig {
+	compression := js.S2Compression // nothing is compared and set here
+	if replicas > 1 {
+		// After a kill, or a lost disk, of one of several servers the others
+		// too met blocks that they could not unpack any more ("s2: unsupported
+		// input"), and then store nothing at all.
+		compression = js.NoCompression
+	}
 	return js.StreamConfig{
 		Name:        HistName,
 		Description: "Rutter's history: the log, for longer than the log itself keeps it",
@@ -48,7 +55,7 @@ func histConfig(keep events.Keep, bytes int64, replicas int) js.StreamConfig {
 		MaxMsgs:     -1,
 		MaxBytes:    bytes,
 		MaxAge:      keep.Age,
-		Compression: js.S2Compression, // nothing is compared and set here
+		Compression: compression,
 		Replicas:    replicas,
 		DenyDelete:  true,
 		Metadata:    keepMetadata(keep),

@@ -52,8 +52,15 @@ type ServerConfig struct {
 	// processes of their own; port 0 picks one. Empty: the server listens on
 	// nothing, and only this process is its client.
 	Listen string
-	// Token is what a client must show. Empty: a random one is made.
+	// Token is what a client must show that may do everything. Empty: a random
+	// one is made, which only this process knows.
 	Token string
+	// Services may connect at Listen, with what WriteServiceCredentials writes.
+	Services map[string]Rights
+	// Secret is what the services' credentials are derived from, kept by the
+	// caller so that they are the same at the next start. Empty: no service
+	// may connect.
+	Secret string
 	// Cluster says with which others the server keeps the log; nil: with none.
 	Cluster *ClusterConfig
 	// Log takes the server's own messages; nil: they are dropped. level is
@@ -76,7 +83,8 @@ func (c *ServerConfig) alone() bool { return c.Listen == "" && c.Cluster == nil 
 type Server struct {
 	server *server.Server
 	lock   *os.File
-	token  string
+	gate   *gate
+	guard  *guard // nil: nobody outside this process may connect
 	budget int64
 	only   bool // no other process writes to the log
 	// commits knows which events are on disk.
@@ -120,8 +128,8 @@ func start(c ServerConfig, lock *os.File) (*Server, error) {
 		// stream may take, so a limit of its own would refuse a stream that was
 		// made when the disk had more room.
 		JetStreamMaxMemory: maxMemoryStore, JetStreamMaxStore: math.MaxInt64 / 2,
-		MaxPayload: maxPayload, Authorization: token,
-		NoSigs: true, NoLog: true, NoSystemAccount: false, DontListen: c.Listen == "",
+		MaxPayload: maxPayload,
+		NoSigs:     true, NoLog: true, NoSystemAccount: false, DontListen: true, // see guard
 	}
 	switch {
 	case c.Durability == Interval:
@@ -129,8 +137,10 @@ func start(c ServerConfig, lock *os.File) (*Server, error) {
 	case !c.alone():
 		o.SyncAlways = true // who is not in this process cannot wait for a commit
 	}
+	gate := &gate{token: token, secret: c.Secret, services: c.Services}
+	o.CustomClientAuthentication = gate
 	if c.Listen != "" {
-		if o.Host, o.Port, err = loopback(c.Listen); err != nil {
+		if err := loopback(c.Listen); err != nil {
 			return nil, err
 		}
 	}
@@ -159,20 +169,31 @@ func start(c ServerConfig, lock *os.File) (*Server, error) {
 		}
 		return nil, errors.New("log server: it did not become ready")
 	}
-	s := &Server{server: ns, lock: lock, token: token, budget: budget, only: c.alone(), commits: commits}
+	s := &Server{server: ns, lock: lock, gate: gate, budget: budget, only: c.alone(), commits: commits}
 	if err := s.SyncStore(); err != nil {
 		ns.Shutdown()
 		ns.WaitForShutdown()
 		return nil, err
+	}
+	if c.Listen != "" {
+		if s.guard, err = newGuard(s, c.Listen); err != nil {
+			ns.Shutdown()
+			ns.WaitForShutdown()
+			return nil, err
+		}
 	}
 	return s, nil
 }
 
 // Close stops the server. What was acknowledged is on disk already.
 func (s *Server) Close() error {
+	var gerr error
+	if s.guard != nil {
+		gerr = s.guard.close()
+	}
 	s.server.Shutdown()
 	s.server.WaitForShutdown()
-	if err := errors.Join(s.commits.end(), s.lock.Close()); err != nil {
+	if err := errors.Join(gerr, s.commits.end(), s.lock.Close()); err != nil {
 		return fmt.Errorf("log store: %w", err)
 	}
 	return nil
@@ -180,7 +201,7 @@ func (s *Server) Close() error {
 
 // Connect returns a new connection of this process to the server.
 func (s *Server) Connect() (*nats.Conn, error) {
-	nc, err := nats.Connect("", append(connectionOptions(), nats.InProcessServer(s), nats.Token(s.token))...)
+	nc, err := nats.Connect("", append(connectionOptions(), nats.InProcessServer(s), nats.Token(s.gate.token))...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the log server in this process: %w", err)
 	}
@@ -199,46 +220,32 @@ func (s *Server) dir() string { return filepath.Dir(s.lock.Name()) }
 // Budget returns how many bytes of disk the log may take: for Options.
 func (s *Server) Budget() int64 { return s.budget }
 
-// URL returns where the server listens, or "".
+// URL returns where the server listens for services, or "".
 func (s *Server) URL() string {
-	addr := s.server.Addr()
-	if addr == nil {
+	if s.guard == nil {
 		return ""
 	}
-	return "nats://" + addr.String()
+	return "nats://" + s.guard.listener.Addr().String()
 }
 
-// WriteCredentials writes the file that Connect reads, with mode 0600.
-func (s *Server) WriteCredentials(file string) error {
-	tmp := file + ".new"
-	err := errors.Join(os.RemoveAll(tmp), os.WriteFile(tmp, []byte(s.token+"\n"), 0o600))
-	if err == nil {
-		err = os.Rename(tmp, file)
-	}
-	if err != nil {
-		return fmt.Errorf("credentials of the log server: %w", err)
-	}
-	return nil
-}
+// WriteCredentials writes a file that Connect reads, with mode 0600. Who has it
+// may do everything: it is for who looks after the server, and for tests.
+func (s *Server) WriteCredentials(file string) error { return writeSecret(file, s.gate.token) }
 
-// loopback takes an address apart and refuses one that others can reach: the
-// connection is not encrypted, and a client may do everything.
-func loopback(address string) (host string, port int, err error) {
+// loopback refuses an address that others can reach: the connection is not
+// encrypted.
+func loopback(address string) error {
 	host, p, err := net.SplitHostPort(address)
 	if err != nil {
-		return "", 0, fmt.Errorf("log server: listen on %q: %w", address, err)
+		return fmt.Errorf("log server: listen on %q: %w", address, err)
 	}
 	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		return "", 0, fmt.Errorf("log server: listen on %q: only a loopback address is allowed", address)
+		return fmt.Errorf("log server: listen on %q: only a loopback address is allowed", address)
 	}
-	n, err := strconv.ParseUint(p, 10, 16)
-	if err != nil {
-		return "", 0, fmt.Errorf("log server: listen on %q: %w", address, err)
+	if _, err := strconv.ParseUint(p, 10, 16); err != nil {
+		return fmt.Errorf("log server: listen on %q: %w", address, err)
 	}
-	if n == 0 {
-		return host, server.RANDOM_PORT, nil
-	}
-	return host, int(n), nil
+	return nil
 }
 
 // lockDir keeps a second process from the store, which NATS does not.
