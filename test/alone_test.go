@@ -82,7 +82,7 @@ func (s *story) startAlone() map[string]*process {
 	s.t.Helper()
 	services := map[string]*process{"nats": s.start("nats", "--listen", natsAddress)}
 	url := "nats://" + natsAddress
-	poll(s.t, "the log's server to write its credentials", func() bool { return exists(s.data, "nats.credentials") })
+	poll(s.t, "the log's server to write its credentials", func() bool { return exists(s.data, "scheduler.credentials") })
 	services["apiserver"] = s.start("apiserver", "--nats", url, "--advertise", hostAddress)
 	services["scheduler"] = s.start("scheduler", "--nats", url)
 	services["controllers"] = s.start("controllers", "--nats", url)

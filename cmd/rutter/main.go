@@ -51,7 +51,7 @@ func root() *cobra.Command {
 		// Every flag --some-flag may be given as RUTTER_SOME_FLAG.
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error { return fromEnvironment(c.Flags()) },
 	}
-	c.AddCommand(upCommand(), downCommand(), natsCommand(), apiserverCommand(), schedulerCommand(), controllersCommand(),
+	c.AddCommand(upCommand(), downCommand(), serverCommand(), natsCommand(), apiserverCommand(), schedulerCommand(), controllersCommand(),
 		nodeagentCommand(), nodeCredentialsCommand(), ingressCommand(), kubeconfigCommand(), imageCommand(), keeperCommand())
 	c.AddCommand(cli.Commands(replayer)...)
 	return c

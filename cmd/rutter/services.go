@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -28,16 +29,35 @@ import (
 
 // service is what every service that is trusted with the log works with.
 type service struct {
-	log    events.Log
-	mirror *kernel.Mirror
-	schema *kinds.Schema
-	lg     zerolog.Logger
+	log     events.Log
+	mirror  *kernel.Mirror
+	schema  *kinds.Schema
+	lg      zerolog.Logger
+	metrics func(io.Writer) // of what is not the API server's; nil: none
+	// hold runs a function while this process holds a lease; nil: there is no
+	// other process that could want it.
+	hold func(ctx context.Context, name, holder string, run func(ctx context.Context) error) error
 }
 
 func (s *service) named(name string) zerolog.Logger { return s.lg.With().Str(zlog.Svc, name).Logger() }
 
 func (s *service) decide(ctx context.Context, name string, deciders []kernel.Decider) error {
-	return kernel.Run(ctx, s.log, s.mirror, s.named(name), build, instance(name), deciders...)
+	return s.lead(ctx, name, func(ctx context.Context) error {
+		return kernel.Run(ctx, s.log, s.mirror, s.named(name), build, instance(name), deciders...)
+	})
+}
+
+// lead runs a function in one process of all that want to.
+func (s *service) lead(ctx context.Context, name string, run func(ctx context.Context) error) error {
+	if s.hold == nil {
+		return run(ctx)
+	}
+	lg := s.named(name)
+	return s.hold(ctx, name, instance(name), func(ctx context.Context) error {
+		lg.Info().Msg("this process leads")
+		defer lg.Info().Msg("this process leads no longer")
+		return run(ctx)
+	})
 }
 
 // apiFlags say where the API is served.
@@ -65,6 +85,7 @@ func (s *service) apiserver(f *folders, a *apiFlags, ca *pki.CA) (*apiserver.Ser
 	cfg.Keeper, _ = s.log.(events.Keeper)
 	cfg.ServiceRange, cfg.ClusterDNS, cfg.ClusterDomain = serviceRange, clusterDNS, clusterDomain
 	cfg.Names, cfg.Deciders, cfg.Version, cfg.Logger = a.names, deciders(), build, s.named("apiserver")
+	cfg.Metrics = s.metrics
 	port := l.Addr().(*net.TCPAddr).Port
 	host, err := hostAddress(a.advertise)
 	if err != nil {
@@ -124,12 +145,12 @@ func (n *natsFlags) flags(c *cobra.Command) {
 	n.folders.flags(c.Flags())
 	n.logging.flags(c.Flags())
 	c.Flags().StringVar(&n.url, "nats", "nats://127.0.0.1:4222", "URL of the NATS server that holds the log")
-	c.Flags().StringVar(&n.credentials, "nats-credentials", "", "file that rutter nats wrote; empty: nats.credentials in the data folder")
+	c.Flags().StringVar(&n.credentials, "nats-credentials", "", "file that rutter nats wrote; empty: SERVICE.credentials in the data folder")
 }
 
 // alone runs one service in a process of its own. reads are the resources it
 // needs; nil: all. One that does not need to read Secrets gets no keys for them.
-func (n *natsFlags) alone(ctx context.Context, reads []kernel.Resource, run func(ctx context.Context, s *service) error) error {
+func (n *natsFlags) alone(ctx context.Context, name string, reads []kernel.Resource, run func(ctx context.Context, s *service) error) error {
 	lg, err := n.logger()
 	if err != nil {
 		return err
@@ -139,7 +160,7 @@ func (n *natsFlags) alone(ctx context.Context, reads []kernel.Resource, run func
 		return err
 	}
 	if n.credentials == "" {
-		n.credentials = filepath.Join(n.data, "nats.credentials")
+		n.credentials = filepath.Join(n.data, name+".credentials")
 	}
 	nc, err := jetstream.Connect(ctx, n.url, n.credentials)
 	if err != nil {
@@ -155,7 +176,7 @@ func (n *natsFlags) alone(ctx context.Context, reads []kernel.Resource, run func
 	} else if schema.Keys, err = log.Keys(ctx, schema.Seal); err != nil {
 		return err
 	}
-	s := &service{log: log, mirror: kernel.NewMirror(log, schema, reads), schema: schema, lg: lg}
+	s := &service{log: log, mirror: kernel.NewMirror(log, schema, reads), schema: schema, lg: lg, hold: log.Hold}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.mirror.Run(ctx) })
 	g.Go(func() error { return run(ctx, s) })
@@ -177,7 +198,7 @@ func apiserverCommand() *cobra.Command {
 	var a apiFlags
 	c := &cobra.Command{Use: "apiserver", Short: "Serve the API alone, with the log on a NATS server", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return n.alone(c.Context(), nil, func(ctx context.Context, s *service) error {
+			return n.alone(c.Context(), "apiserver", nil, func(ctx context.Context, s *service) error {
 				ca, err := pki.Open(n.pki())
 				if err != nil {
 					return err
@@ -206,7 +227,7 @@ func decidersCommand(name, short string, ds []kernel.Decider) *cobra.Command {
 	var n natsFlags
 	c := &cobra.Command{Use: name, Short: short + ", with the log on a NATS server", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return n.alone(c.Context(), readsOf(ds), func(ctx context.Context, s *service) error { return s.decide(ctx, name, ds) })
+			return n.alone(c.Context(), name, readsOf(ds), func(ctx context.Context, s *service) error { return s.decide(ctx, name, ds) })
 		}}
 	n.flags(c)
 	return c
@@ -217,7 +238,7 @@ func ingressCommand() *cobra.Command {
 	var i ingressFlags
 	c := &cobra.Command{Use: "ingress", Short: "Serve Ingresses alone, with the log on a NATS server", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return n.alone(c.Context(), readsOf(ingress.Deciders(), ingress.Reads...), func(ctx context.Context, s *service) error {
+			return n.alone(c.Context(), "ingress", readsOf(ingress.Deciders(), ingress.Reads...), func(ctx context.Context, s *service) error {
 				ca, err := pki.Open(n.pki())
 				if err != nil {
 					return err
@@ -257,14 +278,37 @@ func natsCommand() *cobra.Command {
 	return c
 }
 
+// rights are what services in processes of their own may do with the log: append
+// what their deciders declare, and what the kernel says of their refusals. A
+// node's agent is none of them: it goes through the API.
+func rights() map[string]jetstream.Rights {
+	writes := func(ds []kernel.Decider) jetstream.Rights {
+		all := []kernel.Resource{kinds.Refusals.Resource}
+		for _, d := range ds {
+			all = append(all, d.Writes...)
+		}
+		return jetstream.Rights{Writes: all}
+	}
+	all := map[string]jetstream.Rights{
+		"apiserver":   {All: true},
+		"scheduler":   writes(scheduler.Deciders()),
+		"controllers": writes(controllers.Deciders(controllers.Default())),
+		"ingress":     writes(ingress.Deciders()),
+	}
+	i := all["ingress"]
+	i.Keys = true // of the certificates that it serves
+	all["ingress"] = i
+	return all
+}
+
 // startNATS starts the embedded server and makes the stream.
 func startNATS(f *folders, listen, durability string, lg zerolog.Logger) (*jetstream.Server, error) {
 	nlog := lg.With().Str(zlog.Svc, "nats").Logger()
-	token := ""
+	secret := ""
 	if listen != "" {
 		var err error
 		// Kept, so that clients find their way back to a server that restarts.
-		if token, err = f.once("nats.token", func() string { return hex.EncodeToString(random(24)) }); err != nil {
+		if secret, err = f.once("nats.token", func() string { return hex.EncodeToString(random(24)) }); err != nil {
 			return nil, err
 		}
 	}
@@ -272,7 +316,7 @@ func startNATS(f *folders, listen, durability string, lg zerolog.Logger) (*jetst
 	if err != nil {
 		return nil, fmt.Errorf("--durability: %w", err)
 	}
-	server, err := jetstream.StartServer(jetstream.ServerConfig{Dir: f.log(), Listen: listen, Token: token, Durability: d, Log: func(level, message string) {
+	server, err := jetstream.StartServer(jetstream.ServerConfig{Dir: f.log(), Listen: listen, Secret: secret, Services: rights(), Durability: d, Log: func(level, message string) {
 		if l, err := zerolog.ParseLevel(level); err == nil && l >= zerolog.WarnLevel {
 			nlog.WithLevel(l).Msg(message)
 		}
@@ -288,9 +332,16 @@ func startNATS(f *folders, listen, durability string, lg zerolog.Logger) (*jetst
 	if err != nil {
 		return nil, errors.Join(err, server.Close())
 	}
+	schema, err := f.schema()
+	if err == nil {
+		_, err = log.Keys(context.Background(), schema.Seal) // no service may make the bucket
+	}
 	log.Close()
 	// Last: who finds the credentials finds the log.
-	if err := server.WriteCredentials(filepath.Join(f.data, "nats.credentials")); err != nil {
+	if err = errors.Join(err, os.RemoveAll(filepath.Join(f.data, "nats.credentials"))); err == nil { // of older versions: for everything
+		err = server.WriteServiceCredentials(f.data)
+	}
+	if err != nil {
 		return nil, errors.Join(err, server.Close())
 	}
 	return server, nil

@@ -97,7 +97,7 @@ func TestCommandsAreThere(t *testing.T) {
 			t.Errorf("rutter %s does not say what it is for", c.Name())
 		}
 	}
-	for _, name := range strings.Fields("up down nats apiserver scheduler controllers nodeagent ingress kubeconfig image log why get diff history replay record") {
+	for _, name := range strings.Fields("up down server nats apiserver scheduler controllers nodeagent ingress kubeconfig image log why get diff history replay record") {
 		if !have[name] {
 			t.Errorf("there is no rutter %s", name)
 		}

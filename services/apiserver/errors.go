@@ -41,6 +41,9 @@ func statusOf(err error) *metav1.Status {
 		return &s
 	case errors.Is(err, events.ErrFull):
 		return noRoom("the log is full: nothing was written. What makes room: \"rutter history --keep\" with a shorter time, or a larger disk budget")
+	case errors.Is(err, events.ErrUnavailable):
+		return statusError(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable,
+			"too few of the log's servers can be reached: this cannot be read up to date, and whether it was written is not known")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return statusError(http.StatusGatewayTimeout, metav1.StatusReasonTimeout, "the request timed out before it could be answered")
 	}

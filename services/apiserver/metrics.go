@@ -86,4 +86,7 @@ func (s *Server) serveMetrics(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "# TYPE rutter_view_seq gauge")
 	var seq kernel.Seq = s.cfg.Mirror.View().Seq()
 	fmt.Fprintf(w, "rutter_view_seq %d\n", seq)
+	if s.cfg.Metrics != nil {
+		s.cfg.Metrics(w)
+	}
 }

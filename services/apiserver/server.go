@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -68,7 +69,9 @@ type Config struct {
 	// Deciders are those of this build, for replay.
 	Deciders []kernel.Decider
 	Version  string // of this build, for /version
-	Logger   zerolog.Logger
+	// Metrics writes what else of the process /metrics shows; nil: nothing.
+	Metrics func(io.Writer)
+	Logger  zerolog.Logger
 }
 
 // Default returns a Config with the cluster-wide defaults.

@@ -1,0 +1,252 @@
+//go:build e2e
+
+package r3
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// long is how long faults follow one another; 0: each kind once.
+var long = flag.Duration("hour", 0, "for how long faults follow one another; 0: each kind once")
+
+const (
+	// patience bounds how long the servers may take to serve again after a fault.
+	patience = 60 * time.Second
+	// settle is how long the load runs undisturbed between two faults.
+	settle = time.Second
+	// partition is how long a server is cut off: longer than the others take
+	// to choose another leader, and than it takes to notice.
+	partition = 8 * time.Second
+)
+
+// control is three servers.
+type control struct {
+	t       *testing.T
+	dir     string
+	bin     string
+	machine [3]*machine
+	process [3]*exec.Cmd
+	load    *load
+}
+
+func (c *control) data(i int) string { return filepath.Join(c.dir, fmt.Sprintf("s%d", i+1)) }
+
+// start starts a server's process.
+func (c *control) start(i int) {
+	c.t.Helper()
+	var others []string
+	for n := range c.machine {
+		if n != i {
+			others = append(others, fmt.Sprintf("192.0.2.%d:7422", n+1))
+		}
+	}
+	address := fmt.Sprintf("198.51.100.%d", i+1)
+	args := []string{c.bin, "server", "--data", c.data(i), "--run", c.data(i) + ".run", "--name", fmt.Sprintf("s%d", i+1),
+		"--listen", address + ":6443", "--advertise", address, "--http", address + ":80", "--https", address + ":443",
+		"--peer-listen", fmt.Sprintf("192.0.2.%d:7422", i+1), "--join", strings.Join(others, ",")}
+	if i > 0 {
+		args = append(args, "--join-file", filepath.Join(c.data(0), "join.json"))
+	}
+	out, err := os.OpenFile(c.data(i)+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer out.Close()
+	p := c.machine[i].command(args...)
+	p.Stdout, p.Stderr = out, out
+	if err := p.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.process[i] = p
+}
+
+// stop ends a server's process by a signal.
+func (c *control) stop(i int, how syscall.Signal) {
+	if c.process[i] == nil {
+		return
+	}
+	_ = c.process[i].Process.Signal(how)
+	_ = c.process[i].Wait()
+	c.process[i] = nil
+}
+
+// poll asks until the condition holds.
+func (c *control) poll(what string, ok func() bool) {
+	c.t.Helper()
+	begun := time.Now()
+	for !ok() {
+		if time.Since(begun) > patience {
+			for i := range c.process {
+				b, _ := os.ReadFile(c.data(i) + ".log")
+				c.t.Logf("s%d:\n%s", i+1, b[max(0, len(b)-4<<10):])
+			}
+			c.t.Fatalf("waiting for %s", what)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if d := time.Since(begun); d > time.Second {
+		c.t.Logf("%5.1f s: %s", d.Seconds(), what)
+	}
+}
+
+// reads tells whether a server reads what is up to date.
+func (c *control) reads(i int) bool {
+	code, _ := c.load.ask(c.t.Context(), c.load.client(i), i, http.MethodGet, collection+"/kube-root-ca.crt", nil)
+	return code == http.StatusOK || code == http.StatusNotFound
+}
+
+// whole waits until all three serve.
+func (c *control) whole(after string) {
+	c.t.Helper()
+	for i := range c.machine {
+		c.poll(fmt.Sprintf("s%d to serve after %s", i+1, after), func() bool { return c.reads(i) })
+	}
+}
+
+// writes waits until a server acknowledges a write.
+func (c *control) writes(i int, when string) {
+	c.t.Helper()
+	c.poll(fmt.Sprintf("s%d to take writes %s", i+1, when), func() bool { return c.tryWrite(i) == http.StatusCreated })
+}
+
+func (c *control) tryWrite(i int) int {
+	m := configMap{APIVersion: "v1", Kind: "ConfigMap", Data: map[string]string{"n": "probe"}}
+	m.Metadata.Name = fmt.Sprintf("probe-%d", c.load.serial.Add(1))
+	code, _ := c.load.ask(c.t.Context(), c.load.client(i), i, http.MethodPost, collection, &m)
+	return code
+}
+
+// newControl starts three servers and waits until all serve.
+func newControl(t *testing.T) *control {
+	t.Helper()
+	c := &control{t: t, bin: os.Getenv("RUTTER_TEST_RUTTER")}
+	var err error
+	if c.bin == "" {
+		c.bin = filepath.Join("..", "..", "bin", "rutter")
+	}
+	if c.bin, err = filepath.Abs(c.bin); err == nil {
+		_, err = os.Stat(c.bin)
+	}
+	if err != nil {
+		t.Fatalf("%v (make build)", err)
+	}
+	c.dir = t.TempDir()
+	t.Cleanup(func() {
+		for i := range c.process {
+			c.stop(i, syscall.SIGKILL)
+		}
+	})
+	for i := range c.machine {
+		c.machine[i] = newMachine(t, i+1)
+	}
+	var files, hosts [3]string
+	for i := range files {
+		c.start(i)
+		if i == 0 {
+			wait := time.Now()
+			for _, err := os.Stat(filepath.Join(c.data(0), "join.json")); err != nil && time.Since(wait) < patience; {
+				time.Sleep(20 * time.Millisecond)
+				_, err = os.Stat(filepath.Join(c.data(0), "join.json"))
+			}
+		}
+		files[i], hosts[i] = filepath.Join(c.data(i), "admin.kubeconfig"), fmt.Sprintf("https://198.51.100.%d:6443", i+1)
+	}
+	for _, f := range files {
+		c.poll("the API's credentials", func() bool { _, err := os.Stat(f); return err == nil })
+	}
+	c.load = newLoad(t, files, hosts)
+	c.whole("the start")
+	return c
+}
+
+// fault is something that is done to the servers, and undone.
+type fault struct {
+	name string
+	do   func(c *control, i int)
+}
+
+var faults = []fault{
+	{"rolling restart", func(c *control, _ int) {
+		for i := range c.machine {
+			c.stop(i, syscall.SIGTERM)
+			c.writes((i+1)%3, "without s"+fmt.Sprint(i+1))
+			c.start(i)
+			c.whole("its restart")
+		}
+	}},
+	{"kill -9", func(c *control, i int) {
+		c.stop(i, syscall.SIGKILL)
+		c.writes((i+1)%3, "after the kill")
+		c.start(i)
+	}},
+	{"partition", func(c *control, i int) {
+		c.must(c.machine[i].cut())
+		c.writes((i+1)%3, "while one is cut off")
+		time.Sleep(partition)
+		if code := c.tryWrite(i); code != http.StatusServiceUnavailable && code != http.StatusGatewayTimeout {
+			c.t.Errorf("who is cut off answered a write with %d", code)
+		}
+		c.must(c.machine[i].heal())
+	}},
+	{"a disk lost", func(c *control, i int) {
+		c.stop(i, syscall.SIGKILL)
+		c.must(os.RemoveAll(filepath.Join(c.data(i), "log")))
+		c.start(i)
+	}},
+	{"two of three lost", func(c *control, i int) {
+		c.stop((i+1)%3, syscall.SIGKILL)
+		c.stop((i+2)%3, syscall.SIGKILL)
+		c.poll("the last one to refuse writes", func() bool {
+			code := c.tryWrite(i)
+			return code == http.StatusServiceUnavailable
+		})
+		code, b := c.load.ask(c.t.Context(), c.load.client(i), i, http.MethodGet, collection+"?resourceVersion=0", nil)
+		if code != http.StatusOK {
+			c.t.Errorf("the last one of three, asked for what it has: %d %s", code, b)
+		}
+		c.start((i + 1) % 3)
+		c.start((i + 2) % 3)
+	}},
+}
+
+func (c *control) must(err error) {
+	c.t.Helper()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// TestThreeServers breaks three servers under load in every way there is.
+func TestThreeServers(t *testing.T) {
+	c := newControl(t)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); c.load.run(ctx) }()
+	t.Cleanup(func() { stop(); <-done })
+	begun := time.Now()
+	for n := 0; n == 0 || time.Since(begun) < *long; n++ {
+		for k, f := range faults {
+			i := (n + k) % 3
+			time.Sleep(settle)
+			t.Logf("%s: %s, s%d", time.Since(begun).Round(time.Second), f.name, i+1)
+			f.do(c, i)
+			c.whole(f.name)
+		}
+	}
+	time.Sleep(settle)
+	stop()
+	<-done
+	c.whole("all faults")
+	c.load.check(t.Context())
+	t.Logf("%s of faults", time.Since(begun).Round(time.Second))
+}
