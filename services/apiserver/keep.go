@@ -57,8 +57,13 @@ func (s *Server) watchUsage(ctx context.Context) error {
 	}
 	tick := time.NewTicker(usageEvery)
 	defer tick.Stop()
+	known := true
 	for {
-		s.lookAtUsage(ctx)
+		err := s.lookAtUsage(ctx)
+		if err != nil && known && ctx.Err() == nil { // said once, until it is known again
+			s.cfg.Logger.Warn().Err(err).Msg("how full the log is is not known")
+		}
+		known = err == nil
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -67,14 +72,13 @@ func (s *Server) watchUsage(ctx context.Context) error {
 	}
 }
 
-func (s *Server) lookAtUsage(ctx context.Context) {
+// lookAtUsage notes how full the log is, and returns why that is not known.
+func (s *Server) lookAtUsage(ctx context.Context) error {
 	u, err := s.cfg.Keeper.Usage(ctx)
-	switch {
-	case err == nil:
+	if err == nil {
 		s.usage.Store(&u)
-	case ctx.Err() == nil:
-		s.cfg.Logger.Warn().Err(err).Msg("how full the log is is not known")
 	}
+	return err
 }
 
 // historyAnswer is what `rutter history` shows.

@@ -60,7 +60,9 @@ func (l *boundedLog) fill(a *api, used int64) {
 	l.mu.Lock()
 	l.usage.Used = used
 	l.mu.Unlock()
-	a.s.lookAtUsage(a.t.Context())
+	if err := a.s.lookAtUsage(a.t.Context()); err != nil {
+		a.t.Error(err)
+	}
 }
 
 func TestLittleRoom(t *testing.T) {
@@ -98,6 +100,10 @@ func TestLittleRoom(t *testing.T) {
 	if _, err := a.s.write(t.Context(), write{row: row, key: kinds.ConfigMaps.Key("default", "made"), by: author{source: "controllers/test"},
 		propose: func(*kernel.View, *kernel.Entry) (kernel.Write, error) { return kernel.Write{New: o}, nil }}); err != nil {
 		t.Errorf("a component: %v", err)
+	}
+	if _, out, _ := a.do("GET", "/metrics", ""); !strings.Contains(out, "\nrutter_log_bytes 900\n") || !strings.Contains(out, "\nrutter_log_budget_bytes 1000\n") ||
+		!strings.Contains(out, "\nrutter_history_replays 0\n") {
+		t.Errorf("metrics: %s", out)
 	}
 	log.fill(a, 1000)
 	refused("DELETE", configMaps+"/two", "", "the log is full: nothing was written")

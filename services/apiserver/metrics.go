@@ -86,6 +86,17 @@ func (s *Server) serveMetrics(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "# TYPE rutter_view_seq gauge")
 	var seq kernel.Seq = s.cfg.Mirror.View().Seq()
 	fmt.Fprintf(w, "rutter_view_seq %d\n", seq)
+	fmt.Fprintln(w, "# HELP rutter_history_replays Positions from which old history is read for watches.")
+	fmt.Fprintln(w, "# TYPE rutter_history_replays gauge")
+	fmt.Fprintf(w, "rutter_history_replays %d\n", s.replays.count())
+	if u := s.usage.Load(); u != nil {
+		fmt.Fprintln(w, "# HELP rutter_log_bytes What the log, its history and its snapshots take of the disk.")
+		fmt.Fprintln(w, "# TYPE rutter_log_bytes gauge")
+		fmt.Fprintf(w, "rutter_log_bytes %d\n", u.Used)
+		fmt.Fprintln(w, "# HELP rutter_log_budget_bytes What they may take; from 90 % on nothing new can be created.")
+		fmt.Fprintln(w, "# TYPE rutter_log_budget_bytes gauge")
+		fmt.Fprintf(w, "rutter_log_budget_bytes %d\n", u.Budget)
+	}
 	if s.cfg.Metrics != nil {
 		s.cfg.Metrics(w)
 	}

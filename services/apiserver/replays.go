@@ -281,6 +281,13 @@ func newReplays(p *past, reached func(context.Context, kernel.Seq) bool) *replay
 	return &replays{past: p, reached: reached, left: make(chan struct{})}
 }
 
+// count tells how many there are.
+func (rs *replays) count() int {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	return len(rs.running)
+}
+
 // trim lets go what is too far behind the newest part: the beginning, so that
 // nobody can join any more, and what members have not taken. The turn is held.
 func (rs *replays) trim(r *replay) {
