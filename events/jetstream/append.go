@@ -67,56 +67,80 @@ func (l *Log) Append(ctx context.Context, r events.Record) (events.Seq, error) {
 }
 
 func (l *Log) append(ctx context.Context, r events.Record) (events.Seq, error) {
-	m := &nats.Msg{Subject: r.Key.Subject(), Header: r.Headers(), Data: r.Body}
-	sent := false         // an earlier copy may have been stored, or may yet be
-	tomb := events.Seq(0) // the object's last event, which is a forgotten tombstone
+	w := writing{Log: l, r: r, m: &nats.Msg{Subject: r.Key.Subject(), Header: r.Headers(), Data: r.Body}}
 	defer l.past.horizon.begin()()
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
-		expect, err := l.expectation(ctx, r)
-		if err != nil {
-			return 0, givenUp(sent, err)
-		}
-		expect = max(expect, tomb)
-		m.Header[headerExpectLast] = []string{strconv.FormatUint(uint64(expect), 10)}
-		a, err := l.publish(ctx, m)
+		seq, again, err := w.try(ctx)
 		switch {
-		case err == nil && a.Error == nil:
-			return events.Seq(a.Seq), nil
-		case errors.Is(err, nats.ErrMaxPayload):
-			return 0, givenUp(sent, fmt.Errorf("%w: %w", err, events.ErrTooLarge))
-		case err == nil && !isConflict(a) && !sent:
-			return 0, refusal(a)
-		}
-		// The answer is lost, or a copy was refused, maybe because of another.
-		sent = sent || err != nil && !errors.Is(err, errUnsent)
-		if ctx.Err() != nil {
-			return 0, givenUp(sent || err == nil, ctx.Err())
-		}
-		if err == nil && r.Expect == 0 {
-			if err := l.knowHorizon(ctx); err != nil {
-				return 0, givenUp(sent, err)
-			}
-		}
-		seq, serr := l.settle(ctx, m.Subject, r, max(expect, r.Expect), sent)
-		switch {
-		case seq != 0 || errors.Is(serr, events.ErrConflict):
-			return seq, serr
-		case errors.Is(serr, events.ErrGone):
-			return 0, givenUp(sent, serr)
-		case serr == nil && err == nil && !isConflict(a):
-			return 0, givenUp(sent, refusal(a))
-		case serr == nil && err == nil && a.Error.ErrCode == codeWrongLast:
-			if tomb, err = l.expectElse(ctx, r, expect, a); err != nil {
-				return 0, err
-			}
+		case !again:
+			return seq, err
+		case err == nil:
 			continue
 		case l.nc.IsClosed():
-			return 0, givenUp(sent, nats.ErrConnectionClosed)
+			return 0, givenUp(w.sent, nats.ErrConnectionClosed)
 		}
 		if werr := wait(ctx, pause); werr != nil {
-			return 0, givenUp(sent, errors.Join(werr, serr))
+			return 0, givenUp(w.sent, errors.Join(werr, err))
 		}
 	}
+}
+
+// writing is one Append.
+type writing struct {
+	*Log
+	r    events.Record
+	m    *nats.Msg
+	sent bool       // an earlier copy may have been stored, or may yet be
+	tomb events.Seq // the object's last event, which is a forgotten tombstone
+}
+
+// try sends the write once, and finds out what became of it. again says that
+// it is to be tried again: at once, or after a pause if there is an error.
+func (w *writing) try(ctx context.Context) (seq events.Seq, again bool, err error) {
+	expect, err := w.expectation(ctx, w.r)
+	if errors.Is(err, events.ErrGone) {
+		return 0, false, givenUp(w.sent, err)
+	}
+	if err != nil {
+		return 0, true, err
+	}
+	expect = max(expect, w.tomb)
+	w.m.Header[headerExpectLast] = []string{strconv.FormatUint(uint64(expect), 10)}
+	a, lost := w.publish(ctx, w.m)
+	switch {
+	case lost == nil && a.Error == nil:
+		return events.Seq(a.Seq), false, nil
+	case errors.Is(lost, nats.ErrMaxPayload):
+		return 0, false, givenUp(w.sent, fmt.Errorf("%w: %w", lost, events.ErrTooLarge))
+	case lost == nil && !isConflict(a) && !w.sent:
+		return 0, false, refusal(a)
+	case lost != nil && !errors.Is(lost, errUnsent):
+		w.sent = true
+	}
+	if ctx.Err() != nil {
+		return 0, false, givenUp(w.sent || lost == nil, ctx.Err())
+	}
+	// The answer is lost, or a copy was refused, maybe because of another.
+	if lost == nil && w.r.Expect == 0 {
+		if err := w.knowHorizon(ctx); err != nil {
+			return 0, true, err
+		}
+	}
+	seq, err = w.settle(ctx, w.m.Subject, w.r, max(expect, w.r.Expect), w.sent)
+	switch {
+	case seq != 0 || errors.Is(err, events.ErrConflict):
+		return seq, false, err
+	case errors.Is(err, events.ErrGone):
+		return 0, false, givenUp(w.sent, err)
+	case err != nil || lost != nil:
+		return 0, true, errors.Join(lost, err)
+	case !isConflict(a):
+		return 0, false, givenUp(w.sent, refusal(a))
+	case a.Error.ErrCode == codeWrongLastBusy:
+		return 0, true, errors.New(a.Error.Description)
+	}
+	w.tomb, err = w.expectElse(ctx, w.r, expect, a)
+	return 0, err == nil, err
 }
 
 // givenUp is why a write was given up. If a copy of it was sent, the error

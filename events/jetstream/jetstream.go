@@ -60,7 +60,7 @@ type Log struct {
 	ackWait time.Duration
 	slots   chan struct{} // one for every Append on its way
 	first   atomic.Uint64 // a Seq that is not above the stream's first one
-	last    lastIndex
+	last    *lastIndex
 	server  *Server    // that this process runs and nc leads to, or nil
 	commits *committer // the server's, if nobody outside this process writes; else nil
 	past    past
@@ -96,7 +96,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	if l.ackWait <= 0 {
 		l.ackWait = apiTimeout
 	}
-	l.last.read = l.readLast
+	l.last = newLastIndex(l.readLast)
 	if s, ok := nc.Opts.InProcessServer.(*Server); ok {
 		if l.server = s; s.alone() {
 			l.commits = s.commits

@@ -83,10 +83,14 @@ func raise(value *atomic.Uint64, n uint64) {
 // of those who wait asks for all.
 type lastIndex struct {
 	read func(context.Context) (events.Seq, error)
-	turn sync.Mutex // held by who asks
+	turn chan struct{} // holds a token of who asks
 
 	mu   sync.Mutex // protects the following field
 	next *lastAnswer
+}
+
+func newLastIndex(read func(context.Context) (events.Seq, error)) *lastIndex {
+	return &lastIndex{read: read, turn: make(chan struct{}, 1)}
 }
 
 // lastAnswer is what a question that has not yet been sent will give.
@@ -120,13 +124,21 @@ func (x *lastIndex) get(ctx context.Context) (events.Seq, error) {
 	return a.seq, a.err
 }
 
-// ask waits for its turn and reads, for all that have come until then.
+// ask waits for its turn and reads, for all that have come until then. If it
+// has no time left for that, they ask for themselves.
 func (x *lastIndex) ask(ctx context.Context, a *lastAnswer) {
-	x.turn.Lock()
-	defer x.turn.Unlock()
+	var err error
+	select {
+	case x.turn <- struct{}{}:
+		defer func() { <-x.turn }()
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
 	x.mu.Lock()
 	x.next = nil
 	x.mu.Unlock()
-	a.seq, a.err = x.read(ctx)
+	if a.err = err; err == nil {
+		a.seq, a.err = x.read(ctx)
+	}
 	close(a.done)
 }

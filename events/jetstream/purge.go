@@ -24,6 +24,8 @@ const (
 	seenAge = 2 * time.Minute
 	// seenEvery is how often a writer says what it knows.
 	seenEvery = 10 * time.Second
+	// seenWait bounds how long who reads waits until that is said.
+	seenWait = time.Second
 	// seenFresh is for how long a writer may rely on what it said.
 	seenFresh = seenAge / 4
 	// forgetWait bounds how long a purge waits for writers to know of it; then
@@ -94,9 +96,12 @@ func (l *Log) passed(ctx context.Context, r events.Record) {
 	if ok {
 		ok = l.past.horizon.learn(floor, r.Seq)
 	}
-	if l.past.seen == nil || !ok && time.Since(l.past.seen.when()) < seenEvery {
+	if l.past.seen == nil || !l.past.seen.due(ok) {
 		return
 	}
+	// Events must not wait for a server that does not answer.
+	ctx, cancel := context.WithTimeout(ctx, seenWait)
+	defer cancel()
 	_ = l.announce(ctx) // who relies on it looks at when it last succeeded
 }
 
@@ -107,12 +112,25 @@ type seen struct {
 	mu sync.Mutex // protects the following fields
 	kv js.KeyValue
 	at time.Time // when it last did
+	to time.Time // when it last tried to, while it read
 }
 
 func (s *seen) when() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.at
+}
+
+// due tells whether it is to be said again: every now and then, or because
+// there is something new.
+func (s *seen) due(isNew bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !isNew && (time.Since(s.at) < seenEvery || time.Since(s.to) < seenEvery) {
+		return false
+	}
+	s.to = time.Now()
+	return true
 }
 
 // bucket returns where writers say what they know, made if need be and wanted.

@@ -22,12 +22,13 @@ const (
 	write                // a publish to the log
 	ack                  // the server's answer to one
 	question             // a publish to the server's API
+	saying               // a publish to a key-value bucket: what a writer knows
 	delivery             // any other message to the client: answers of the API, events for followers
 	kindCount
 )
 
 func (k kind) String() string {
-	return [...]string{"other", "write", "ack", "question", "delivery"}[k]
+	return [...]string{"other", "write", "ack", "question", "saying", "delivery"}[k]
 }
 
 // frame is one message of the protocol, with its payload.
@@ -273,6 +274,8 @@ func (l *link) published(subject, reply string) kind {
 		return write
 	case strings.HasPrefix(subject, "$JS.API."):
 		return question
+	case strings.HasPrefix(subject, "$KV."):
+		return saying
 	}
 	return other
 }

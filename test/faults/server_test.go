@@ -120,3 +120,72 @@ func TestFarSlower(t *testing.T) {
 	report(t, l.history, []*relay{r})
 	t.Logf("took %s", time.Since(began))
 }
+
+// TestBlindWriteWaits writes an object whose last event was purged, over a
+// connection that is cut while the writer asks what it needs to know for that.
+func TestBlindWriteWaits(t *testing.T) {
+	t.Parallel()
+	for n := range 4 {
+		t.Run(fmt.Sprint("cut at question ", n), func(t *testing.T) {
+			t.Parallel()
+			ctx := logtest.Context(t)
+			s := startServer(t, t.TempDir())
+			direct := s.open(t, s.URL())
+			var at events.Seq
+			for _, name := range []string{"a", "b", "c"} {
+				var err error
+				if at, err = direct.Append(ctx, logtest.Record(name, 0)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := direct.Purge(ctx, at); err != nil {
+				t.Fatal(err)
+			}
+			r := newRelay(t, s.URL())
+			l := s.open(t, r.url())
+			var steps []step
+			for range n {
+				steps = append(steps, step{question, pass})
+			}
+			r.follow(script(append(steps, step{question, cutBefore})...))
+			rec := logtest.Record("a", 1)
+			rec.Seen = at
+			if seq, err := l.Append(ctx, rec); err != nil || seq != at+1 {
+				t.Errorf("got %d, %v, want %d", seq, err, at+1)
+			}
+		})
+	}
+}
+
+// TestFollowerDoesNotWait has a server that takes nothing of what a follower
+// says about itself: events come all the same.
+func TestFollowerDoesNotWait(t *testing.T) {
+	t.Parallel()
+	ctx := logtest.Context(t)
+	s := startServer(t, t.TempDir())
+	direct := s.open(t, s.URL())
+	r := newRelay(t, s.URL())
+	reader := newReader(s.open(t, r.url()))
+	r.follow(func(k kind) fault {
+		if k == saying {
+			return drop
+		}
+		return pass
+	})
+	const written = 20
+	for i := range written {
+		if _, err := direct.Append(ctx, logtest.Record(fmt.Sprint("o", i), 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	follow, stop := context.WithCancel(ctx)
+	var following errgroup.Group
+	following.Go(func() error { reader.run(follow); return nil })
+	patient, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	if err := reader.at(patient, written); err != nil {
+		t.Error(err)
+	}
+	stop()
+	_ = following.Wait()
+}
