@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/sys/unix"
 
 	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/events/logtest"
@@ -61,6 +62,7 @@ func benchWriters(b *testing.B, begin func(b *testing.B, writers int) func(w int
 			write := begin(b, writers)
 			took := make([][]time.Duration, writers)
 			b.ResetTimer()
+			used := processTime(b)
 			var wg sync.WaitGroup
 			for w := range writers {
 				wg.Go(func() {
@@ -76,9 +78,21 @@ func benchWriters(b *testing.B, begin func(b *testing.B, writers int) func(w int
 			}
 			wg.Wait()
 			b.StopTimer()
-			report(b, "append", slices.Concat(took...))
+			all := slices.Concat(took...)
+			b.ReportMetric(float64((processTime(b)-used).Microseconds())/float64(len(all)), "cpu-µs/append")
+			report(b, "append", all)
 		})
 	}
+}
+
+// processTime is what this process has used of all processors, which what
+// others do on a machine changes less than it does rates.
+func processTime(b *testing.B) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkWake is the time from when an append is acknowledged until a
