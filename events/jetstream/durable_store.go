@@ -58,6 +58,33 @@ func (c *committer) syncStore() error {
 	return nil
 }
 
+// syncStream does it for one stream.
+func (c *committer) syncStream(name string) error {
+	c.store.Lock()
+	defer c.store.Unlock()
+	streams, err := streamDirs(c.dir)
+	if err != nil {
+		return err
+	}
+	for _, dir := range streams {
+		if filepath.Base(dir) != name {
+			continue
+		}
+		err := c.syncTree(dir)
+		if err == nil {
+			err = c.keepMeta(dir)
+		}
+		if err == nil {
+			err = c.syncDir(filepath.Dir(dir))
+		}
+		if err != nil {
+			return c.fail(err)
+		}
+		return nil
+	}
+	return fmt.Errorf("%s has no stream %s", c.dir, name)
+}
+
 // keepMeta keeps a stream's configuration in a file of our own, as it is on
 // disk now. The server replaces its two files by others that are not synced,
 // and would not know the stream again if those were torn.

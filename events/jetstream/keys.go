@@ -9,7 +9,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -104,22 +103,7 @@ func (k *Keys) durable() error {
 	if c == nil || c.lazy {
 		return nil
 	}
-	streams, err := streamDirs(c.dir)
-	if err != nil {
-		return err
-	}
-	for _, dir := range streams {
-		if filepath.Base(dir) == keysStream {
-			if err := c.syncTree(dir); err != nil {
-				return c.fail(err)
-			}
-			if err := c.keepMeta(dir); err != nil {
-				return err
-			}
-			return c.syncDir(filepath.Dir(dir))
-		}
-	}
-	return fmt.Errorf("%s has no stream %s", c.dir, keysStream)
+	return c.syncStream(keysStream)
 }
 
 // Key implements events.Keys.
