@@ -57,6 +57,8 @@ func histConfig(keep events.Keep, bytes int64, replicas int) js.StreamConfig {
 		MaxAge:      keep.Age,
 		Compression: compression,
 		Replicas:    replicas,
+		// So that a server that is left alone can be asked for what it has.
+		AllowDirect: replicas > 1,
 		DenyDelete:  true,
 		Metadata:    keepMetadata(keep),
 	}
@@ -168,6 +170,9 @@ func (l *Log) extent(ctx context.Context) (extent, error) {
 
 // Window is events.History's.
 func (l *Log) Window(ctx context.Context) (events.Window, error) {
+	if w, ok := l.loneWindow(ctx); ok {
+		return w, nil
+	}
 	e, err := l.extent(ctx)
 	if err != nil {
 		return events.Window{}, fmt.Errorf("the window of history: %w", err)
@@ -207,6 +212,12 @@ func (l *Log) ReadKey(ctx context.Context, k events.Key, after, to events.Seq) i
 // read yields the events of a subject, or of all.
 func (l *Log) read(ctx context.Context, subject string, after, to events.Seq) iter.Seq2[events.Record, error] {
 	return func(yield func(events.Record, error) bool) {
+		if _, _, alone := l.lone(); alone {
+			if err := l.readLone(ctx, subject, after, to, yield); err != nil {
+				yield(events.Record{}, fmt.Errorf("read events %d to %d: %w", after+1, to, err))
+			}
+			return
+		}
 		err := l.readable(ctx, after, to)
 		for at, ok := after, true; err == nil && ok && at < to; {
 			at, ok, err = l.readSome(ctx, subject, at, to, yield)

@@ -151,6 +151,9 @@ func (l *load) ask(ctx context.Context, c *http.Client, i int, method, path stri
 	if err != nil {
 		return 0, nil
 	}
+	if res.StatusCode == http.StatusInternalServerError {
+		l.wrong("%s %s: %s", method, path, answer)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.codes[res.StatusCode]++
@@ -280,6 +283,13 @@ func (l *load) watchFrom(ctx context.Context, c *http.Client, i int, at events.S
 		return at
 	}
 	defer res.Body.Close()
+	switch res.StatusCode {
+	case http.StatusOK:
+	case http.StatusGone:
+		return 0
+	default:
+		return at
+	}
 	for d := json.NewDecoder(res.Body); ; {
 		var e struct {
 			Type   string    `json:"type"`
