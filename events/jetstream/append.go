@@ -58,7 +58,7 @@ func (l *Log) Append(ctx context.Context, r events.Record) (events.Seq, error) {
 	defer cancel()
 	seq, err := l.append(tries, r)
 	if err != nil {
-		return 0, fmt.Errorf("append %s: %w", r.Key, unavailable(ctx, tries, err))
+		return 0, fmt.Errorf("append %s: %w", r.Key, l.unavailable(ctx, tries, err))
 	}
 	if err := l.commit(ctx, seq); err != nil {
 		return 0, fmt.Errorf("append %s: it is not known whether event %d is durable: %w", r.Key, seq, err)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -164,4 +165,34 @@ func report(b *testing.B, what string, took []time.Duration) {
 	for _, q := range []int{50, 99} {
 		b.ReportMetric(float64(took[len(took)*q/100].Microseconds()), fmt.Sprintf("%s-p%d-µs", what, q))
 	}
+}
+
+// BenchmarkAppendThree is BenchmarkAppend on three servers, all in this
+// process and on this disk: each event is synced three times.
+func BenchmarkAppendThree(b *testing.B) {
+	c := newTrio(b)
+	c.startAll()
+	l := c.open(0)
+	var n atomic.Int64 // objects that no other run has
+	benchWriters(b, func(b *testing.B, writers int) func(w int) error {
+		at, run := make([]events.Seq, writers), n.Add(1)
+		return func(w int) error {
+			r := logtest.Record(fmt.Sprintf("o%d-%d", run, w), at[w])
+			r.Body = podBody
+			var err error
+			at[w], err = l.Append(b.Context(), r)
+			return err
+		}
+	})
+}
+
+// BenchmarkLastThree asks for the end of the log with a majority's consent, as
+// every read that must be up to date does: those that come at once share one.
+func BenchmarkLastThree(b *testing.B) {
+	c := newTrio(b)
+	c.startAll()
+	l := c.open(0)
+	benchWriters(b, func(b *testing.B, _ int) func(w int) error {
+		return func(int) error { _, err := l.Last(b.Context()); return err }
+	})
 }

@@ -153,9 +153,10 @@ func (l *Log) patience(ctx context.Context) (context.Context, context.CancelFunc
 	return context.WithTimeout(ctx, l.giveUp)
 }
 
-// unavailable says so if a call ended because patience did.
-func unavailable(ctx, tries context.Context, err error) error {
-	if ctx.Err() == nil && tries.Err() != nil && !errors.Is(err, events.ErrConflict) {
+// unavailable says so if a call ended because patience did, or because the
+// servers were looking for a leader.
+func (l *Log) unavailable(ctx, tries context.Context, err error) error {
+	if ctx.Err() == nil && !errors.Is(err, events.ErrConflict) && (tries.Err() != nil || l.several && notNow(err)) {
 		return fmt.Errorf("%w: %w", events.ErrUnavailable, err)
 	}
 	return err

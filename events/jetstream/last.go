@@ -26,7 +26,7 @@ func (l *Log) Last(ctx context.Context) (events.Seq, error) {
 	defer cancel()
 	s, err := l.last.get(tries)
 	if err != nil {
-		return 0, fmt.Errorf("last: %w", unavailable(ctx, tries, err))
+		return 0, fmt.Errorf("last: %w", l.unavailable(ctx, tries, err))
 	}
 	return s, nil
 }
