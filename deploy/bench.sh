@@ -4,7 +4,7 @@
 # load average is printed with them. docs/bench.md has a run and how to read it.
 #
 #   ROUNDS=3   clusters that are measured through their API; medians are shown
-#   ONLY=      log, core, api or services; empty: all
+#   ONLY=      log, core, api, services or aged; empty: all but the last
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "make bench needs root: it runs containers, networks and BPF" >&2; exit 1; }
@@ -53,4 +53,14 @@ if wanted services; then
   gobench -tags e2e -bench 'Connect|Set' ./bpf
   step "attaching a pod to the network"
   gobench -tags e2e -bench Attach ./services/nodeagent/network
+fi
+
+if [ "${ONLY:-}" = aged ]; then
+  step "age: 1 M events of 100,000 objects: updates of random old objects, and starts (goal: 3 s after an orderly end, 15 s after a kill)"
+  go build -o bin/aged ./test/bench/aged
+  unshare --net sh -c 'ip link set lo up && exec bin/aged "$@"' aged
+  for events in 700000 7000000; do
+    step "age: updates of random old objects behind $events events (1.5 KB each)"
+    bin/aged -boots 0 -events "$events"
+  done
 fi

@@ -29,8 +29,28 @@
 // Nodes and tenants are never clients of this server: its permissions see
 // neither headers nor reply subjects.
 //
+// # History
+//
+//	          kept state          horizon's event H
+//	EV                │ H ────────────●────────────── end    purged before H
+//	HIST  ────────────┼───────────────●────────────── end    mirror: by age and bytes
+//	SNAP              ▲ data, read back, then its manifest
+//
+// HIST is a mirror of EV with the same Seqs; Read and SeqAt reach into it. SNAP
+// holds states: who follows from the beginning of a purged log gets the newest
+// one that verifies, a bookmark, and what came after. Forget purges EV once the
+// horizon's event is there, HIST holds and has synced what goes, and every
+// process that writes knows of the horizon: in SEEN each says so.
+//
+// Of an object whose last event was purged the server has nothing to compare
+// with, so the write expects that there is nothing, and only who has read all
+// that was or may be purged may do that: others get ErrGone and read anew. That
+// is sound because nothing is purged that a writer does not know of. A process
+// that was stopped for longer than SEEN remembers (two minutes) says first what
+// it knows, and asks what was purged.
+//
 // # What it does not do
 //
-// It has no transactions over several objects, compacts nothing and keeps no
-// history of its own beyond the stream.
+// It has no transactions over several objects. It decides neither when a state
+// is kept nor when something is purged: that is internal/history's Keeper.
 package jetstream

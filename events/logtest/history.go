@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -120,6 +121,14 @@ func aged(ctx context.Context, t *testing.T, l events.Archive) (*recorder, event
 	return c, state, seen
 }
 
+// differ is cmp.Diff, which takes long to say that nothing does.
+func differ(want, got any) string {
+	if reflect.DeepEqual(want, got) {
+		return ""
+	}
+	return cmp.Diff(want, got)
+}
+
 // historyReads reads what Follow no longer yields.
 func historyReads(t *testing.T, l events.Archive) {
 	ctx := Context(t)
@@ -193,7 +202,7 @@ func historyFollow(t *testing.T, l events.Archive) {
 			booked = true
 		}
 		if booked {
-			if diff := cmp.Diff(c.at(r.Seq), state); diff != "" {
+			if diff := differ(c.at(r.Seq), state); diff != "" {
 				t.Fatalf("the state at %d: %s", r.Seq, diff)
 			}
 		}
@@ -457,7 +466,7 @@ func historyAnyState(t *testing.T, l events.Archive) {
 		for _, r := range append(collect(t, "snapshot", kept), collect(t, "read", l.Read(ctx, base, seq))...) {
 			got.Fold(r)
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := differ(want, got); diff != "" {
 			t.Fatalf("the state at %d, based on %d: %s", seq, base, diff)
 		}
 	}
@@ -515,7 +524,7 @@ func historyPairs(t *testing.T, l events.Archive) {
 			if got.Delete {
 				got = events.Record{}
 			}
-			if diff := cmp.Diff(want, got); diff != "" {
+			if diff := differ(want, got); diff != "" {
 				t.Fatalf("%s at %d: %s", k, at, diff)
 			}
 		}

@@ -70,8 +70,8 @@ func body(name string, rng *rand.Rand) []byte {
 	for i := range 12 {
 		fmt.Fprintf(&data, `%s"setting-%d.example.com":"value of the setting, which is %016x, as of now"`, strings.Repeat(",", min(i, 1)), i, rng.Uint64())
 	}
-	return fmt.Appendf(nil, `{"apiVersion":"v1","data":{%s},"kind":"ConfigMap","metadata":{"creationTimestamp":"2026-11-01T12:00:00Z","name":%q,"namespace":"default","uid":"%016x"}}`,
-		data.String(), name, rng.Uint64())
+	return fmt.Appendf(nil, `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":%q,"namespace":"default","uid":"%016x","creationTimestamp":"2026-11-01T12:00:00Z"},"data":{%s}}`,
+		name, rng.Uint64(), data.String())
 }
 
 // write makes the next record of an object.

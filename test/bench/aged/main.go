@@ -44,6 +44,8 @@ func main() {
 		err = run(ctx, &o)
 	case "fill":
 		err = withLog(ctx, &o, jetstream.Interval, fill)
+	case "boot":
+		err = boots(ctx, &o)
 	case "update":
 		err = withLog(ctx, &o, jetstream.Fsync, update)
 	}
@@ -77,6 +79,11 @@ func run(ctx context.Context, o *options) (err error) {
 			return err
 		}
 	}
+	return boots(ctx, o)
+}
+
+// boots starts the cluster after each kind of end.
+func boots(ctx context.Context, o *options) error {
 	for _, end := range []struct {
 		name   string
 		signal syscall.Signal
