@@ -16,12 +16,26 @@ const (
 	memoryBeside = 30 << 20
 	// memoryEvery is how often keepMemory looks.
 	memoryEvery = 2 * time.Second
+	// startGarbage is how much garbage there may be, in hundredths of what
+	// lives, while the log is read: nearly all that is made then stays.
+	startGarbage = 300
 )
 
-// keepMemory keeps the process small until ctx ends. The runtime takes a limit
-// at its word: with little room below it, it would collect all the time. So the
-// limit grows with what lives, once half of that again does not fit.
-func keepMemory(ctx context.Context) error {
+// hurry lets the process use more memory and compute less, until keepMemory.
+func hurry() { debug.SetGCPercent(startGarbage) }
+
+// keepMemory keeps the process small, once it is ready, until ctx ends. The
+// runtime takes a limit at its word: with little room below it, it would
+// collect all the time. So the limit grows with what lives, once half of that
+// again does not fit.
+func keepMemory(ctx context.Context, ready <-chan struct{}) error {
+	select {
+	case <-ready:
+	case <-ctx.Done():
+		return nil
+	}
+	debug.SetGCPercent(100) // Go's own default
+	debug.FreeOSMemory()
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	limit := int64(memoryLimit)
 	debug.SetMemoryLimit(limit)

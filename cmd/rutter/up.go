@@ -82,6 +82,7 @@ func (u *upFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	hurry()
 	server, err := startNATS(&u.folders, u.nats, u.durable, lg)
 	if err != nil {
 		return err
@@ -116,7 +117,7 @@ func (u *upFlags) run(ctx context.Context) error {
 	if u.pprof != "" {
 		g.Go(func() error { return servePprof(ctx, u.pprof) })
 	}
-	g.Go(func() error { return keepMemory(ctx) })
+	g.Go(func() error { return keepMemory(ctx, s.mirror.Ready()) })
 	g.Go(func() error { return s.mirror.Run(ctx) })
 	g.Go(func() error { return s.keepHistory(ctx, log) })
 	g.Go(func() error { return api.Run(ctx) })
