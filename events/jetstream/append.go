@@ -54,6 +54,9 @@ func (l *Log) Append(ctx context.Context, r events.Record) (events.Seq, error) {
 	if r.ID == "" {
 		r.ID = nuid.Next()
 	}
+	if err := l.refuse(); err != nil {
+		return 0, fmt.Errorf("append %s: %w", r.Key, err)
+	}
 	tries, cancel := l.patience(ctx)
 	defer cancel()
 	seq, err := l.append(tries, r)

@@ -157,7 +157,21 @@ func (l *Log) patience(ctx context.Context) (context.Context, context.CancelFunc
 // servers were looking for a leader.
 func (l *Log) unavailable(ctx, tries context.Context, err error) error {
 	if ctx.Err() == nil && !errors.Is(err, events.ErrConflict) && (tries.Err() != nil || l.several && notNow(err)) {
+		l.doubt.Store(true)
 		return fmt.Errorf("%w: %w", events.ErrUnavailable, err)
 	}
 	return err
+}
+
+// refuse is an error at once if the servers could not be reached a moment ago
+// and have no leader still: nobody should have to wait for that again.
+func (l *Log) refuse() error {
+	if !l.doubt.Load() {
+		return nil
+	}
+	if _, _, alone := l.lone(); alone {
+		return fmt.Errorf("this server is alone; nothing was written: %w", events.ErrUnavailable)
+	}
+	l.doubt.Store(false)
+	return nil
 }

@@ -56,6 +56,7 @@ type Log struct {
 	stream  js.Stream
 	several bool // more than one server keeps the stream
 	giveUp  time.Duration
+	doubt   atomic.Bool // the last call that needed a majority did not get it
 	acks    *acks
 	ackWait time.Duration
 	slots   chan struct{} // one for every Append on its way

@@ -63,7 +63,11 @@ func (l *Log) Keys(ctx context.Context, secret []byte) (*Keys, error) {
 	if k.api, err = js.New(l.nc, js.WithDefaultTimeout(apiTimeout)); err != nil {
 		return nil, fmt.Errorf("open the keys: %w", err)
 	}
-	if k.stream, err = k.bucket(ctx); err == nil {
+	err = again(ctx, func(ctx context.Context) error {
+		k.stream, err = k.bucket(ctx)
+		return err
+	})
+	if err == nil {
 		err = k.durable()
 	}
 	if err != nil {

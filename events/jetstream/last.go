@@ -22,6 +22,9 @@ func (l *Log) Last(ctx context.Context) (events.Seq, error) {
 	if l.commits != nil && ctx.Err() == nil && !l.nc.IsClosed() {
 		return events.Seq(l.commits.durable.Load()), nil
 	}
+	if err := l.refuse(); err != nil {
+		return 0, fmt.Errorf("last: %w", err)
+	}
 	tries, cancel := l.patience(ctx)
 	defer cancel()
 	s, err := l.last.get(tries)
