@@ -1,9 +1,13 @@
 package sim
 
-import "github.com/rutterhq/rutter/kernel"
+import (
+	"fmt"
 
-// checker watches one invariant. It looks at events only, and shares no code
-// with what it checks.
+	"github.com/rutterhq/rutter/kernel"
+)
+
+// checker watches one invariant. It looks at events and at what others were
+// told or shown, and shares no code with what it checks.
 type checker interface {
 	// see is shown every event, in order.
 	see(kernel.Event) error
@@ -11,10 +15,36 @@ type checker interface {
 	end() error
 }
 
-func newCheckers(w *World) []checker {
-	w.surge = &surge{w: w}
-	w.replays = &replays{w: w, dropped: map[place]bool{}}
-	return []checker{
-		&bindings{}, newReplicas(w), w.surge, &endpoints{w: w}, &envelopes{deciders: w.Deciders}, w.replays, &views{w: w},
+// witnesses are the checkers that are told of more than events.
+type witnesses struct {
+	replays *replays
+	surge   *surge
+	starts  *starts
+	door    *door
+	acks    *acks
+	room    *room
+}
+
+func newCheckers(w *World) {
+	w.told = witnesses{
+		replays: &replays{w: w, dropped: map[place]bool{}}, surge: &surge{w: w}, starts: &starts{w: w},
+		door: &door{w: w}, acks: &acks{w: w}, room: &room{w: w},
+	}
+	w.checkers = []checker{
+		&bindings{}, newReplicas(w), w.told.surge, &endpoints{w: w}, &envelopes{deciders: w.deciders}, newAddresses(),
+		w.told.door, w.told.room, w.told.acks, &orphans{w: w}, &views{w: w}, w.told.starts, w.told.replays,
 	}
 }
+
+// finding is what a checker found.
+type finding struct {
+	checker string
+	error
+}
+
+func (f finding) Error() string { return f.checker + ": " + f.error.Error() }
+
+func (f finding) Unwrap() error { return f.error }
+
+// found names the checker, as its type is called.
+func found(c checker, err error) error { return finding{fmt.Sprintf("%T", c)[len("*sim."):], err} }

@@ -3,6 +3,8 @@ package sim
 import (
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/rutterhq/rutter/kernel"
 	"github.com/rutterhq/rutter/kinds"
 )
@@ -33,3 +35,12 @@ func (c *endpoints) see(e kernel.Event) error {
 }
 
 func (c *endpoints) end() error { return nil }
+
+func isReady(p *corev1.Pod) bool {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}

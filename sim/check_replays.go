@@ -63,11 +63,11 @@ func (c *replays) again(landed []kernel.Record, taken map[place]bool) error {
 	if err != nil {
 		return err
 	}
-	all := slices.Concat(c.w.Deciders...)
+	all := slices.Concat(c.w.deciders...)
 	at := slices.IndexFunc(all, func(one kernel.Decider) bool { return one.Name == d.Decision.Decider })
-	wanted, _ := kernel.Decide(c.w.schema, &all[at], c.w.views[d.Seen], key, d.Time)
+	wanted, _ := kernel.Decide(c.w.rules, &all[at], c.w.views[d.Seen], key, d.Time)
 	what := fmt.Sprintf("%s on %s, seen %d, at %s", d.Source, key, d.Seen, d.Time.Format(time.RFC3339Nano))
-	if err := c.w.surge.decided(c.w.views[d.Seen], wanted); err != nil {
+	if err := c.w.told.surge.decided(c.w.views[d.Seen], wanted); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	for _, r := range landed {

@@ -9,16 +9,19 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/kernel"
 	"github.com/rutterhq/rutter/kinds"
-	"github.com/rutterhq/rutter/services/controllers"
-	"github.com/rutterhq/rutter/services/scheduler"
+	"github.com/rutterhq/rutter/services/apiserver"
+	"github.com/rutterhq/rutter/services/nodeagent"
 )
 
 // plant gives the real deciders with one of them spoilt.
 func plant(name string, spoil func(kernel.Decider) kernel.Decider) [][]kernel.Decider {
-	all := [][]kernel.Decider{controllers.Deciders(controllers.Default()), scheduler.Deciders()}
+	all := DefaultDeciders()
 	for i := range all {
 		all[i] = slices.Clone(all[i])
 		for j := range all[i] {
@@ -94,25 +97,40 @@ func TestPlantedFaults(t *testing.T) {
 				d.Changes = slices.DeleteFunc(d.Changes, func(c kernel.Change) bool { return c.Object.(*corev1.Pod).Spec.NodeName == "n2" })
 				return d
 			})), "are wanted"},
-		"it never rests": {plant("controllers/noderanges", func(d kernel.Decider) kernel.Decider {
-			d.Decide = func(v *kernel.View, _ kernel.Key, now time.Time) kernel.Decision {
+		"it never rests": {plant("controllers/noderanges", changing(
+			func(v *kernel.View, _ kernel.Key, d kernel.Decision, now time.Time) kernel.Decision {
 				n, ok := kinds.Nodes.Get(v, "", "n1")
-				if !ok {
-					return kernel.Decision{}
+				if !ok || len(d.Changes) > 0 || n.Spec.PodCIDR == "" {
+					return d
 				}
 				n = n.DeepCopy()
 				n.Annotations = map[string]string{"at": now.Format(time.RFC3339)}
 				return kernel.Decision{Changes: []kernel.Change{kinds.Nodes.Put(n, "", "")}, Revisit: now.Add(time.Minute)}
-			}
-			return d
-		}), "events followed"},
+			})), "events followed"},
+		"two nodes have one range": {plant("controllers/noderanges", changing(
+			func(v *kernel.View, _ kernel.Key, d kernel.Decision, _ time.Time) kernel.Decision {
+				for _, c := range d.Changes {
+					if n, ok := c.Object.(*corev1.Node); ok {
+						n.Spec.PodCIDR, n.Spec.PodCIDRs = "10.42.7.0/24", []string{"10.42.7.0/24"}
+					}
+				}
+				return d
+			})), "which is that of"},
+		"endpoints of pods that are not ready": {plant("controllers/endpointslice", changing(
+			func(_ *kernel.View, _ kernel.Key, d kernel.Decision, _ time.Time) kernel.Decision {
+				for _, c := range d.Changes {
+					if s, ok := c.Object.(*discoveryv1.EndpointSlice); ok {
+						for i := range s.Endpoints {
+							s.Endpoints[i].Conditions.Ready = &[]bool{true}[0]
+						}
+					}
+				}
+				return d
+			})), "as a ready pod"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := uint64(1); seed <= 12; seed++ {
-				o := options(seed)
-				o.Steps /= 2
-				o.Deciders = c.deciders
-				if _, err := Run(o); err != nil {
+				if _, err := RunWith(Generate(seed, steps/4), c.deciders); err != nil {
 					if !strings.Contains(err.Error(), c.want) {
 						t.Fatalf("found by chance: %v", err)
 					}
@@ -129,7 +147,7 @@ func TestPlantedFaults(t *testing.T) {
 // rules of a write forbid it.
 func TestBindings(t *testing.T) {
 	t.Parallel()
-	w := newWorld(Options{Seed: 1})
+	w := newWorld(Scenario{Seed: 1}, DefaultDeciders())
 	body := func(uid, node string) []byte {
 		return fmt.Appendf(nil, `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","namespace":"default","uid":%q},"spec":{"containers":null,"nodeName":%q},"status":{}}`, uid, node)
 	}
@@ -159,5 +177,94 @@ func TestBindings(t *testing.T) {
 		if (err == nil) != c.ok {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestWitnesses shows the checkers that are told of more than events what they
+// are there for.
+func TestWitnesses(t *testing.T) {
+	t.Parallel()
+	fresh := func() *World {
+		w := newWorld(Scenario{Seed: 1}, DefaultDeciders())
+		w.populate()
+		return w
+	}
+	namespace := kinds.Namespaces.Key("", "default")
+	for name, c := range map[string]struct {
+		plant func(w *World)
+		want  string
+	}{
+		"an acknowledged write is another": {func(w *World) {
+			w.told.acks.toldUser(namespace, apiserver.Written{Seq: 1, Body: []byte(`{"kind":"Namespace"}`)})
+		}, "was acknowledged as event 1"},
+		"an acknowledged write never was": {func(w *World) { w.told.acks.toldNode(namespace, "x", 99) }, "was acknowledged as event 99"},
+		"a node is shown a Secret": {func(w *World) {
+			body := []byte(`{"kind":"Secret","apiVersion":"v1","metadata":{"name":"s","namespace":"default","uid":"1"}}`)
+			_, es := w.view().Fold(kernel.Record{Key: kinds.Secrets.Key("default", "s"), Seq: 99, Body: body})
+			w.told.door.sees("n1", w.view(), es[0])
+		}, "was shown event 99"},
+		"a node writes what is not its own": {func(w *World) {
+			body := []byte(`{"kind":"Node","apiVersion":"v1","metadata":{"name":"n2","uid":"1"}}`)
+			_, es := w.view().Fold(kernel.Record{Key: kinds.Nodes.Key("", "n2"), Seq: 99, Body: body, Envelope: events.Envelope{Source: "nodeagent/n1"}})
+			if err := w.told.door.see(es[0]); err != nil {
+				w.fail(err)
+			}
+		}, "node n1 wrote nodes/n2"},
+		"a node runs too many pods": {func(w *World) {
+			m := w.machines[0]
+			for i := range machinePods + 1 {
+				m.pods[kinds.Pods.Key("default", fmt.Sprint(i))] = runningPod(fmt.Sprint(i))
+			}
+			w.told.room.started(m, m.pods[kinds.Pods.Key("default", "0")])
+		}, "it has room for"},
+		"two nodes run one pod": {func(w *World) {
+			for _, m := range w.machines[:2] {
+				m.pods[kinds.Pods.Key("default", "a")] = runningPod("a")
+			}
+			w.told.room.started(w.machines[0], w.machines[0].pods[kinds.Pods.Key("default", "a")])
+		}, "runs on n1 and on n2"},
+		"a start from a state lacks something": {func(w *World) {
+			w.keeper.horizon = 1
+			v, _ := kernel.NewView(w.rules).Fold(w.records[1:]...)
+			if err := w.told.starts.began("somebody", v); err != nil {
+				w.fail(err)
+			}
+		}, "somebody began at"},
+		"an object outlives its namespace": {func(w *World) {
+			body := []byte(`{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"c","namespace":"gone","uid":"1"}}`)
+			r := kernel.Record{Key: kinds.ConfigMaps.Key("gone", "c"), Body: body, Envelope: events.Envelope{ID: "x", Source: "user:x", Time: w.now}}
+			if _, err := w.append(r); err != nil {
+				t.Fatal(err)
+			}
+			if err := (&orphans{w: w}).end(); err != nil {
+				w.fail(err)
+			}
+		}, "its namespace is gone"},
+	} {
+		w := fresh()
+		if w.broken != nil {
+			t.Fatal(w.broken)
+		}
+		if c.plant(w); w.broken == nil || !strings.Contains(w.broken.Error(), c.want) {
+			t.Errorf("%s: found %v", name, w.broken)
+		}
+	}
+}
+
+func runningPod(uid string) *podState {
+	return &podState{spec: &corev1.Pod{}, world: nodeagent.World{UID: types.UID(uid), Containers: map[string]*nodeagent.Container{"web": {Phase: nodeagent.Running}}}}
+}
+
+// TestShrink finds the two steps on which it depends.
+func TestShrink(t *testing.T) {
+	t.Parallel()
+	s := Generate(1, 500)
+	s.Steps[100].Verb, s.Steps[400].Verb = "first", "second"
+	has := func(s Scenario, verb string) bool {
+		return slices.ContainsFunc(s.Steps, func(one Step) bool { return one.Verb == verb })
+	}
+	small := shrink(s, 10_000, func(s Scenario) bool { return has(s, "first") && has(s, "second") })
+	if len(small.Steps) != 2 {
+		t.Errorf("it shrank to %d steps", len(small.Steps))
 	}
 }

@@ -1,20 +1,35 @@
 // Package sim runs a whole control plane on one thread, from one seed: the real
-// deciders in real kernel.Cores over the log in memory, with modelled nodes
-// and users, and with faults.
+// deciders in real kernel.Cores, the real writing half of the apiserver and the
+// door, what the real node agent decides, over the log in memory, with modelled
+// machines and users, and with faults.
 //
-//	users ──► log ◄── two controllers, two schedulers: each with a View that lags,
-//	           ▲      writes on their way, answers on their way; killed at any moment
-//	           └───── nodes: a table of steps in the life of a pod
+//	users ──► apiservers ──► log ◄── controllers, schedulers, ingresses
+//	             │  ▲         ▲          two of each, with Views that lag; writes and answers
+//	        door ▼  │       keeper       on their way; killed at any moment
+//	             agents      (states, horizons, purges)
+//	               │
+//	            machines: life.go, a table of what takes time and what fails
+//
+// A request in flight at an apiserver is a coroutine: it stops wherever the real
+// code waits, for the log's answer, for a View, for its turn, and goes on when
+// the world says so, or never. So there is one thread, and every order of things
+// can be.
+//
+// A world is a Scenario: a list of steps, each a verb (scenario.go) and a number
+// from which it draws what it has to choose. A step means the same whatever is
+// beside it, so that what fails is shrunk by leaving steps out. How long
+// something takes follows from the seed and from what it is.
 //
 // Every event goes past the checkers, which know nothing of how the deciders
-// work: each is one file, check_*.go. After the faults stop, what the users
-// asked for must be reached, and nothing more may happen.
+// work: each is one file, check_*.go, listed in docs/invariants.md. After the
+// faults stop, what the users asked for must be reached within a bound, and
+// nothing more may happen. The same seed gives the same log, event by event.
 //
-// The same seed gives the same log, event by event. A failure names its seed;
-// run it again with
+//	go test ./sim -run TestSeeds -seed N -v     one seed, with its events
+//	go test ./sim -run TestSeeds -seed N -keep  what it shrinks to goes to testdata/seeds, to be played for ever
+//	make sim SEEDS=n                            simulated hours per second, and what was exercised
 //
-//	go test ./sim -run TestSeeds -seed N -v
-//
-// What it does not model: the network between pods, the door's rights, the
-// death of nodes, and time spent computing.
+// What it does not model: HTTP, encodings and rights of users; the network
+// between pods; containerd; a disk; more than one apiserver that nodes are
+// connected to; and time spent computing.
 package sim

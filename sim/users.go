@@ -1,208 +1,343 @@
 package sim
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/kernel"
 	"github.com/rutterhq/rutter/kinds"
+	"github.com/rutterhq/rutter/services/apiserver"
 )
 
 const (
-	maxDeployments = 3
-	maxReplicas    = 6
+	// maxReplicas, with the surge, times all Deployments fits the machines.
+	maxReplicas = 5
+	// userRetry is how long users wait before they try again.
+	userRetry = 2 * time.Second
 )
 
-// wish is what the users want of one Deployment.
+var (
+	errGoing   = errors.New("it is still going")
+	errChanged = errors.New("the wish changed meanwhile")
+)
+
+// wish is what the users want of one object.
 type wish struct {
+	key      kernel.Key
+	inside   *wish // the namespace that it needs; nil: one that is always there
+	wanted   bool
 	replicas int32
 	image    string
+	before   string // the image of before: what a rollback goes to
+	version  int    // rises with every change of mind
+	met      int    // the version that was acknowledged
+	asking   int    // requests in flight
+	retry    time.Time
 }
 
-// users create, scale, change and delete Deployments, and delete pods.
+// users want things, and ask for each until they were told that it is so.
 type users struct {
-	w    *World
-	want []*wish // by the Deployment's number; nil: none
+	w      *World
+	wishes []*wish
+	asked  int
 }
 
-func newUsers(w *World) *users { return &users{w: w, want: make([]*wish, maxDeployments)} }
+func newUsers(w *World) *users {
+	u := &users{w: w}
+	add := func(k kernel.Key, inside *wish) *wish {
+		one := &wish{key: k, inside: inside}
+		u.wishes = append(u.wishes, one)
+		return one
+	}
+	team := add(kinds.Namespaces.Key("", "team"), nil)
+	for i, ns := range []*wish{nil, nil, team, team} {
+		name, space := fmt.Sprintf("web-%d", i), metav1.NamespaceDefault
+		if ns != nil {
+			space = ns.key.Name
+		}
+		add(kinds.Deployments.Key(space, name), ns)
+		add(kinds.Services.Key(space, name), ns)
+	}
+	add(kinds.Ingresses.Key(metav1.NamespaceDefault, "web"), nil)
+	add(kinds.ConfigMaps.Key(metav1.NamespaceDefault, quotaName), nil)
+	for i := range 6 { // enough for the small range of addresses to be fought for
+		add(kinds.Services.Key(metav1.NamespaceDefault, fmt.Sprintf("more-%d", i)), nil)
+	}
+	return u
+}
 
-func deploymentName(i int) string { return fmt.Sprintf("web-%d", i) }
-
-// step does one thing that a user might.
-func (u *users) step() {
-	i := u.w.rng.IntN(maxDeployments)
-	d, exists := kinds.Deployments.Get(u.w.view(), namespace, deploymentName(i))
-	switch n := u.w.rng.IntN(10); {
-	case !exists:
-		u.create(i)
-	case n < 3:
-		u.want[i].replicas = int32(u.w.rng.IntN(maxReplicas + 1))
-		u.update(d, i)
-	case n < 7:
-		u.want[i].image = u.image()
-		u.update(d, i)
-	case n < 9:
-		u.deletePod()
+// act has the users change their mind about something.
+func (u *users) act(d *dice) {
+	one := u.wishes[d.below(len(u.wishes))]
+	if one.key.Resource != kinds.Deployments.Resource && d.once(3) {
+		one = u.wishes[1+2*d.below(4)] // Deployments are what is most to be seen of
+	}
+	switch {
+	case d.once(6):
+		u.deletePod(d)
+		return
+	case one.inside != nil && !one.inside.wanted:
+		one = one.inside
+		fallthrough
+	case !one.wanted:
+		one.wanted, one.replicas, one.image = true, int32(d.below(maxReplicas+1)), u.image(d)
+		u.w.count("user: wants " + one.key.Plural)
+	case one.key.Resource == kinds.Deployments.Resource && !d.once(8):
+		u.change(one, d)
 	default:
-		u.want[i] = nil
-		u.delete(kinds.Deployments.Key(namespace, d.Name), d)
-	}
-}
-
-func (u *users) image() string { return fmt.Sprintf("shop:v%d", u.w.rng.IntN(3)) }
-
-func (u *users) create(i int) {
-	u.want[i] = &wish{int32(u.w.rng.IntN(maxReplicas + 1)), u.image()}
-	labels := map[string]string{"app": deploymentName(i)}
-	d := &appsv1.Deployment{
-		ObjectMeta: metav1.ObjectMeta{Name: deploymentName(i), Namespace: namespace},
-		Spec: appsv1.DeploymentSpec{
-			Replicas: &u.want[i].replicas,
-			Selector: &metav1.LabelSelector{MatchLabels: labels},
-			Template: corev1.PodTemplateSpec{
-				ObjectMeta: metav1.ObjectMeta{Labels: labels},
-				Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "web", Image: u.want[i].image}}},
-			},
-			Strategy: u.strategy(),
-		},
-	}
-	d.Spec.Replicas = new(int32)
-	*d.Spec.Replicas = u.want[i].replicas
-	u.w.create("user:admin", d)
-}
-
-func (u *users) strategy() appsv1.DeploymentStrategy {
-	if u.w.rng.IntN(4) == 0 {
-		return appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}
-	}
-	surge, missing := intstr.FromInt(u.w.rng.IntN(3)), intstr.FromInt(u.w.rng.IntN(2))
-	if surge.IntVal == 0 {
-		missing = intstr.FromInt(1)
-	}
-	return appsv1.DeploymentStrategy{
-		Type:          appsv1.RollingUpdateDeploymentStrategyType,
-		RollingUpdate: &appsv1.RollingUpdateDeployment{MaxSurge: &surge, MaxUnavailable: &missing},
-	}
-}
-
-// update makes the Deployment what the users want it to be.
-func (u *users) update(d *appsv1.Deployment, i int) {
-	changed := d.DeepCopy()
-	*changed.Spec.Replicas = u.want[i].replicas
-	changed.Spec.Template.Spec.Containers[0].Image = u.want[i].image
-	u.write(kernel.Write{Key: kinds.Deployments.Key(namespace, d.Name), New: changed})
-}
-
-func (u *users) deletePod() {
-	if pods := kinds.Pods.List(u.w.view(), namespace); len(pods) > 0 {
-		p := pods[u.w.rng.IntN(len(pods))]
-		u.delete(kinds.Pods.Key(namespace, p.Name), p)
-	}
-}
-
-func (u *users) delete(k kernel.Key, old kernel.Object) {
-	u.write(kernel.Write{Key: k})
-}
-
-func (u *users) write(wr kernel.Write) {
-	if err := u.w.write("user:admin", u.w.view(), wr); err != nil && !errors.Is(err, events.ErrConflict) {
-		u.w.fail(err)
-	}
-}
-
-// reached tells what is missing until all is as the users want it, or nil.
-func reached(w *World) error {
-	v := w.view()
-	wanted := map[string]bool{} // uids of ReplicaSets that may have pods
-	for i, want := range w.users.want {
-		d, exists := kinds.Deployments.Get(v, namespace, deploymentName(i))
-		if exists != (want != nil) {
-			return fmt.Errorf("deployment %s: it exists: %t, wanted: %t", deploymentName(i), exists, want != nil)
+		one.wanted = false
+		u.w.count("user: wants no " + one.key.Plural)
+		for _, o := range u.wishes {
+			if o.inside == one {
+				o.wanted = false
+				o.version++
+			}
 		}
-		if want == nil {
-			continue
-		}
-		s := d.Status
-		if s.ObservedGeneration != d.Generation || s.Replicas != want.replicas || s.UpdatedReplicas != want.replicas || s.AvailableReplicas != want.replicas {
-			return fmt.Errorf("deployment %s: %d replicas of %s are wanted, its status is generation %d of %d, replicas %d, updated %d, available %d",
-				d.Name, want.replicas, want.image, s.ObservedGeneration, d.Generation, s.Replicas, s.UpdatedReplicas, s.AvailableReplicas)
-		}
-		wanted[string(d.UID)] = true
 	}
-	for _, rs := range kinds.ReplicaSets.List(v, "") {
-		ref := metav1.GetControllerOf(rs)
-		if ref == nil || !wanted[string(ref.UID)] {
-			return fmt.Errorf("replicaset %s: its owner is gone", rs.Name)
+	one.version++
+}
+
+// change is another replicas or image of a Deployment.
+func (u *users) change(one *wish, d *dice) {
+	switch n := d.below(10); {
+	case n < 4:
+		one.replicas = int32(d.below(maxReplicas + 1))
+		u.w.count("user: scales")
+	case n < 8:
+		one.before, one.image = one.image, u.image(d)
+		u.w.count("user: sets an image")
+	default:
+		if one.before != "" {
+			one.before, one.image = one.image, one.before
+			u.w.count("user: rolls back")
 		}
-		wanted[string(rs.UID)] = true
 	}
-	if err := reachedPods(w, v, wanted); err != nil {
+}
+
+func (u *users) image(d *dice) string {
+	if d.once(8) {
+		return missingImage + ":v1"
+	}
+	return fmt.Sprintf("shop:v%d", d.below(3))
+}
+
+// sober has the users want nothing that cannot be, and ask for all again.
+func (u *users) sober() {
+	for _, one := range u.wishes {
+		if one.key.Name == quotaName {
+			one.wanted = false
+		}
+		if one.image == missingImage+":v1" {
+			one.image = "shop:v9"
+		}
+		one.version++
+	}
+}
+
+// reopen has the users look again at what changed behind their back.
+func (u *users) reopen(k kernel.Key) {
+	for _, one := range u.wishes {
+		if one.key == k {
+			one.met = -1
+		}
+	}
+}
+
+// ask sends a request for something that is not yet so.
+func (u *users) ask(d *dice) {
+	at := d.below(len(u.wishes))
+	for i := range u.wishes {
+		one := u.wishes[(at+i)%len(u.wishes)]
+		if one.met != one.version && one.asking < 2 && !one.retry.After(u.w.now) {
+			u.send(one)
+			return
+		}
+	}
+}
+
+// round asks for all that is not yet so.
+func (u *users) round() bool {
+	busy := false
+	for _, one := range u.wishes {
+		if one.met != one.version && one.asking == 0 && !one.retry.After(u.w.now) {
+			u.send(one)
+			busy = true
+		}
+	}
+	return busy
+}
+
+func (u *users) next() time.Time {
+	var next time.Time
+	for _, one := range u.wishes {
+		if one.met != one.version && one.asking == 0 && (next.IsZero() || one.retry.Before(next)) {
+			next = one.retry
+		}
+	}
+	return next
+}
+
+// send asks one apiserver.
+func (u *users) send(one *wish) {
+	u.asked++
+	s := u.w.servers[u.w.hash("user", u.asked)%uint64(len(u.w.servers))]
+	version := one.version
+	one.asking++
+	s.call(func(ctx context.Context) error { return u.make(ctx, s.writer, one) }, func(err error) {
+		one.asking--
+		one.retry = u.w.now.Add(userRetry)
+		switch {
+		case err == nil && one.version == version:
+			one.met = version
+		case apierrors.IsConflict(err):
+			u.w.count("user: told of a conflict")
+		case apierrors.IsForbidden(err), apierrors.IsInvalid(err):
+			u.w.count("user: refused")
+		}
+	})
+}
+
+// make makes one object what the users want it to be, or finds that it is.
+func (u *users) make(ctx context.Context, api *apiserver.Writer, one *wish) error {
+	live, err := api.Get(ctx, one.key)
+	exists := err == nil
+	if err != nil && !apierrors.IsNotFound(err) {
 		return err
 	}
-	return reachedEndpoints(v)
+	var told apiserver.Written
+	switch {
+	case !one.wanted && !exists:
+		return nil
+	case exists && live.GetDeletionTimestamp() != nil:
+		return errGoing
+	case !one.wanted:
+		if told, err = api.Delete(ctx, admin, one.key, &metav1.DeleteOptions{}); err == nil && !told.Deleted {
+			u.w.told.acks.toldUser(one.key, told)
+			return errGoing
+		}
+	case !exists:
+		told, err = api.Create(ctx, admin, u.object(one))
+	case u.same(one, live):
+		return nil
+	default:
+		// Some insist on the version that they have seen.
+		insist := u.w.hash("insist", live.GetResourceVersion())%3 == 0
+		told, err = api.Update(ctx, admin, one.key, "", func(now kernel.Object) (kernel.Object, error) {
+			if !one.wanted {
+				return nil, errChanged
+			}
+			o := now.DeepCopyObject().(kernel.Object)
+			o.SetResourceVersion("")
+			if insist {
+				o.SetResourceVersion(live.GetResourceVersion())
+			}
+			u.adapt(one, o)
+			return o, nil
+		})
+	}
+	if err == nil {
+		u.w.told.acks.toldUser(one.key, told)
+	}
+	return err
 }
 
-// reachedPods counts the pods, which are to have one of the owners.
-func reachedPods(w *World, v *kernel.View, owners map[string]bool) error {
-	have := map[string]int32{}
-	for _, p := range kinds.Pods.List(v, "") {
-		switch ref := metav1.GetControllerOf(p); {
-		case ref == nil || !owners[string(ref.UID)]:
-			return fmt.Errorf("pod %s: its owner is gone", p.Name)
-		case p.DeletionTimestamp != nil:
-			return fmt.Errorf("pod %s: it was deleted at %s and is still there", p.Name, p.DeletionTimestamp.Format(time.TimeOnly))
-		case p.Spec.NodeName == "" || !isReady(p):
-			return fmt.Errorf("pod %s: on node %q, ready: %t", p.Name, p.Spec.NodeName, isReady(p))
-		}
-		have[p.Labels["app"]+" "+p.Spec.Containers[0].Image]++
-	}
-	total := int32(0)
-	for i, want := range w.users.want {
-		if want == nil {
-			continue
-		}
-		total += want.replicas
-		if n := have[deploymentName(i)+" "+want.image]; n != want.replicas {
-			return fmt.Errorf("deployment %s: %d pods of %s, %d are wanted", deploymentName(i), n, want.image, want.replicas)
-		}
-	}
-	if n := len(kinds.Pods.List(v, "")); int32(n) != total {
-		return fmt.Errorf("there are %d pods, %d are wanted", n, total)
-	}
-	return nil
+// same tells whether an object is as it is wanted.
+func (u *users) same(one *wish, o kernel.Object) bool {
+	d, ok := o.(*appsv1.Deployment)
+	return !ok || *d.Spec.Replicas == one.replicas && d.Spec.Template.Spec.Containers[0].Image == one.image
 }
 
-// reachedEndpoints compares what the Services lead to with the ready pods.
-func reachedEndpoints(v *kernel.View) error {
-	for _, s := range kinds.Services.List(v, "") {
-		missing := map[string]bool{}
-		for _, p := range kinds.Pods.List(v, s.Namespace) {
-			if p.Labels["app"] == s.Name {
-				missing[p.Status.PodIP] = true
-			}
-		}
-		for _, slice := range kinds.EndpointSlices.List(v, s.Namespace) {
-			if slice.Labels["kubernetes.io/service-name"] != s.Name {
-				continue
-			}
-			for _, e := range slice.Endpoints {
-				if !missing[e.Addresses[0]] {
-					return fmt.Errorf("service %s: its endpoint %s is no pod's, or is there twice", s.Name, e.Addresses[0])
-				}
-				delete(missing, e.Addresses[0])
-			}
-		}
-		if len(missing) > 0 {
-			return fmt.Errorf("service %s: %d pods are not among its endpoints", s.Name, len(missing))
-		}
+// adapt makes an object as it is wanted.
+func (u *users) adapt(one *wish, o kernel.Object) {
+	if d, ok := o.(*appsv1.Deployment); ok {
+		d.Spec.Replicas = &[]int32{one.replicas}[0]
+		d.Spec.Template.Spec.Containers[0].Image = one.image
 	}
-	return nil
+}
+
+// object is what is to be created.
+func (u *users) object(one *wish) kernel.Object {
+	meta := metav1.ObjectMeta{Namespace: one.key.Namespace, Name: one.key.Name}
+	switch one.key.Resource {
+	case kinds.Namespaces.Resource:
+		return &corev1.Namespace{ObjectMeta: meta}
+	case kinds.Deployments.Resource:
+		d := u.deployment(one, meta)
+		u.adapt(one, d)
+		return d
+	case kinds.Services.Resource:
+		s := &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{
+			Selector: map[string]string{"app": meta.Name}, Ports: []corev1.ServicePort{{Port: 80}}}}
+		if u.w.hash("static", meta.Name, u.asked)%3 == 0 {
+			s.Spec.ClusterIP = fmt.Sprintf("10.43.0.%d", 11+u.w.hash("address", meta.Name, u.asked)%6)
+		}
+		return s
+	case kinds.ConfigMaps.Resource:
+		return &corev1.ConfigMap{ObjectMeta: meta, Data: map[string]string{"pods": fmt.Sprint(u.w.hash("quota", one.version) % 6)}}
+	case kinds.Ingresses.Resource:
+		path := networkingv1.PathTypePrefix
+		return &networkingv1.Ingress{ObjectMeta: meta, Spec: networkingv1.IngressSpec{Rules: []networkingv1.IngressRule{{
+			IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{Paths: []networkingv1.HTTPIngressPath{{
+				Path: "/", PathType: &path, Backend: networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{
+					Name: "web-0", Port: networkingv1.ServiceBackendPort{Number: 80}}}}}}}}}}}
+	}
+	panic("nobody wants " + one.key.String())
+}
+
+func (u *users) deployment(one *wish, meta metav1.ObjectMeta) *appsv1.Deployment {
+	labels := map[string]string{"app": meta.Name}
+	c := corev1.Container{Name: "web", Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")}}}
+	draw := &dice{u.w.hash("strategy", meta.Name, one.version)}
+	if !draw.once(3) {
+		c.ReadinessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(80)}}}
+	}
+	grace := int64(draw.below(20))
+	d := &appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{
+		Selector: &metav1.LabelSelector{MatchLabels: labels},
+		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels},
+			Spec: corev1.PodSpec{Containers: []corev1.Container{c}, TerminationGracePeriodSeconds: &grace}},
+		Strategy: appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType},
+	}}
+	if !draw.once(4) {
+		surge, missing := intstr.FromInt32(int32(draw.below(3))), intstr.FromInt32(int32(draw.below(2)))
+		if surge.IntVal == 0 {
+			missing = intstr.FromInt32(1)
+		}
+		d.Spec.Strategy = appsv1.DeploymentStrategy{Type: appsv1.RollingUpdateDeploymentStrategyType,
+			RollingUpdate: &appsv1.RollingUpdateDeployment{MaxSurge: &surge, MaxUnavailable: &missing}}
+	}
+	return d
+}
+
+// deletePod deletes a pod, now and then without grace.
+func (u *users) deletePod(d *dice) {
+	pods := kinds.Pods.List(u.w.view(), "")
+	if len(pods) == 0 {
+		return
+	}
+	p := pods[d.below(len(pods))]
+	o := &metav1.DeleteOptions{}
+	if d.once(3) {
+		o.GracePeriodSeconds = new(int64)
+	}
+	u.w.count("user: deletes a pod")
+	k := kinds.Pods.Key(p.Namespace, p.Name)
+	s := u.w.servers[d.below(len(u.w.servers))]
+	s.call(func(ctx context.Context) error {
+		told, err := s.writer.Delete(ctx, admin, k, o)
+		if err == nil {
+			u.w.told.acks.toldUser(k, told)
+		}
+		return err
+	}, func(error) {})
 }

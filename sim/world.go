@@ -4,259 +4,306 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/events/memory"
 	"github.com/rutterhq/rutter/kernel"
 	"github.com/rutterhq/rutter/kinds"
+	"github.com/rutterhq/rutter/services/apiserver"
 	"github.com/rutterhq/rutter/services/controllers"
+	"github.com/rutterhq/rutter/services/ingress"
 	"github.com/rutterhq/rutter/services/scheduler"
 )
 
 const (
 	// build stands for the program in ce-decision.
 	build = "sim"
-	// namespace is where users work.
-	namespace = "default"
-	// nodeCount is how many nodes there are; they have room for all pods.
-	nodeCount = 3
-	// maxSkew is by how much a process' clock may be wrong, either way.
-	maxSkew = 500 * time.Millisecond
+	// machineCount is how many nodes there are; together they have room for
+	// all pods that are ever wanted, but one may well be full.
+	machineCount = 4
 	// settleWithin bounds the simulated time from the last fault until what the
-	// users asked for is reached. A rollout waits for a deadline at most once.
-	settleWithin = 30 * time.Minute
-	// sumUpWithin is for how long statuses may then still be summed up.
-	sumUpWithin = 10 * time.Second
+	// users asked for is reached: a crashed container waits for 5 minutes, a
+	// rollout for a deadline, and a pod of a dead node for its eviction. To it
+	// comes by how much a clock was wrong.
+	settleWithin = 45 * time.Minute
+	// sumUpWithin is for how long statuses may then still be summed up, and
+	// claims of addresses that nobody has be given back.
+	sumUpWithin = 15 * time.Minute
 	// quietFor is for how long nothing may happen after that.
 	quietFor = 30 * time.Minute
 	// maxRounds bounds the rounds of settling. More is a storm of events.
 	maxRounds = 20_000
+	// presenceFor is for how long apiservers look closely who is heard, after
+	// a stream was opened or closed.
+	presenceFor = 12 * time.Second
 )
 
 // start is the time at which every world begins.
 var start = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
-// Options are a seed and what may happen in its world.
-type Options struct {
-	Seed  uint64
-	Steps int // of the part with faults
-	// Calm leaves out what no single leader does: there is one process of each
-	// service, and a write of a process that was killed does not land later.
-	Calm bool
-	// Deciders takes the place of the real ones of the controllers and the
-	// scheduler, for tests of the checkers; nil: the real ones.
-	Deciders [][]kernel.Decider
-}
-
-// Result tells what happened in a world that held.
-type Result struct {
-	Events    int
-	Crashes   int
-	Conflicts int
-	Lost      int           // answers that never came
-	Late      int           // writes that landed after their process was killed
-	Simulated time.Duration // how much time passed in the world
-}
+// admin is who the users are, to an apiserver.
+var admin = &apiserver.User{Name: "admin", Groups: []string{"system:masters"}}
 
 // World is one simulated cluster.
 type World struct {
-	Options
-	rng       *rand.Rand
+	Scenario
+	deciders  [][]kernel.Decider
 	schema    *kinds.Schema
+	rules     kernel.Schema // schema, and a quota for what deciders make
 	now       time.Time
 	log       *memory.Log
-	views     []*kernel.View // the true View at every Seq
-	records   []kernel.Record
+	views     []*kernel.View  // the true View at every Seq
+	records   []kernel.Record // all events
+	landed    []time.Time     // when each was appended, by no process' clock
 	processes []*process
-	nodes     []*node
+	servers   []*server
+	machines  []*machine
 	users     *users
-	late      []kernel.Record // on their way, of processes that are no more
+	keeper    *keeper
+	late      []lateWrite // on their way, of processes that are no more
+	present   time.Time   // until when it is looked closely who is heard
+	worstSkew time.Duration
 	checkers  []checker
-	replays   *replays // one of checkers
-	surge     *surge   // another
-	faulty    bool     // faults may happen
+	told      witnesses
+	faulty    bool // faults may happen
 	broken    error
-	result    Result
+	counts    map[string]int
 }
 
-// Run runs one world and returns an error as soon as a checker finds one.
-func Run(o Options) (*World, error) {
-	w := newWorld(o)
+// DefaultDeciders are those of a cluster: one set per process.
+func DefaultDeciders() [][]kernel.Decider {
+	return [][]kernel.Decider{controllers.Deciders(controllers.Default()), scheduler.Deciders(), ingress.Deciders()}
+}
+
+// Run plays a scenario, and returns an error as soon as a checker finds one.
+func Run(s Scenario) (*World, error) { return RunWith(s, DefaultDeciders()) }
+
+// RunWith is Run with other deciders, for tests of the checkers.
+func RunWith(s Scenario, deciders [][]kernel.Decider) (*World, error) {
+	w := newWorld(s, deciders)
 	w.populate()
 	w.faulty = true
-	for i := 0; i < o.Steps && w.broken == nil; i++ {
-		w.step()
+	for _, one := range s.Steps {
+		if w.broken != nil {
+			break
+		}
+		v, ok := verbOf(one.Verb)
+		if !ok {
+			return w, fmt.Errorf("nothing in a world is called %q", one.Verb)
+		}
+		v.do(w, &dice{one.N})
 	}
 	w.faulty = false
 	if err := w.settle(); err != nil {
-		return w, fmt.Errorf("seed %d: at event %d, %s: %w", o.Seed, len(w.records), w.now.Format(time.TimeOnly), err)
+		return w, fmt.Errorf("seed %d: at event %d, %s: %w", s.Seed, len(w.records), w.now.Format(time.TimeOnly), err)
 	}
 	return w, nil
-}
-
-// Result tells what happened so far.
-func (w *World) Result() Result {
-	r := w.result
-	r.Events, r.Simulated = len(w.records), w.now.Sub(start)
-	return r
 }
 
 // Records are all events so far.
 func (w *World) Records() []kernel.Record { return w.records }
 
-func newWorld(o Options) *World {
-	s := &kinds.Schema{Cluster: "5eed0000-0000-4000-8000-000000000000"}
-	w := &World{
-		Options: o, rng: rand.New(rand.NewPCG(o.Seed, 0x5eed)), schema: s, now: start, log: memory.New(),
-		views: []*kernel.View{kernel.NewView(s)},
+// Simulated is how much time passed in the world.
+func (w *World) Simulated() time.Duration { return w.now.Sub(start) }
+
+// Counts tell how often what happened.
+func (w *World) Counts() map[string]int { return w.counts }
+
+func (w *World) count(what string) { w.counts[what]++ }
+
+func newWorld(s Scenario, deciders [][]kernel.Decider) *World {
+	schema := &kinds.Schema{Cluster: "5eed0000-0000-4000-8000-000000000000"}
+	w := &World{Scenario: s, deciders: deciders, schema: schema, rules: schema, now: start, log: memory.New(), counts: map[string]int{}}
+	if !s.Unlimited {
+		w.rules = quota{schema}
 	}
-	if w.Deciders == nil {
-		w.Deciders = [][]kernel.Decider{controllers.Deciders(controllers.Default()), scheduler.Deciders()}
+	w.views = []*kernel.View{kernel.NewView(w.rules)}
+	w.keeper = &keeper{w: w}
+	newCheckers(w)
+	each := 2
+	if s.Calm {
+		each = 1
 	}
-	leaders := 2
-	if o.Calm {
-		leaders = 1
+	for i := range each {
+		w.servers = append(w.servers, newServer(w, fmt.Sprintf("apiserver-%d", i)))
 	}
-	for i, ds := range w.Deciders {
-		for n := range leaders {
+	for i, ds := range deciders {
+		for n := range each {
 			w.processes = append(w.processes, newProcess(w, fmt.Sprintf("service%d-%d", i, n), ds))
 		}
 	}
-	for i := range nodeCount {
-		w.nodes = append(w.nodes, newNode(w, fmt.Sprintf("n%d", i+1)))
+	for i := range machineCount {
+		w.machines = append(w.machines, newMachine(w, i))
 	}
 	w.users = newUsers(w)
-	w.checkers = newCheckers(w)
 	return w
 }
 
 // populate makes what a cluster has before the first user comes.
 func (w *World) populate() {
-	w.create("apiserver", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
-	room := corev1.ResourceList{
-		corev1.ResourceCPU: resource.MustParse("16"), corev1.ResourceMemory: resource.MustParse("64Gi"), corev1.ResourcePods: resource.MustParse("110"),
-	}
-	for _, n := range w.nodes {
-		w.create("nodeagent/"+n.name, &corev1.Node{
-			ObjectMeta: metav1.ObjectMeta{Name: n.name},
-			Status: corev1.NodeStatus{
-				Capacity: room, Allocatable: room,
-				Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
-			},
+	s := w.servers[0]
+	for _, name := range []string{metav1.NamespaceDefault, metav1.NamespaceSystem, "kube-node-lease"} {
+		s.call(func(ctx context.Context) error {
+			_, err := s.writer.Create(ctx, admin, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
+			return err
+		}, func(err error) {
+			if err != nil {
+				w.fail(err)
+			}
 		})
 	}
-	for i := range maxDeployments {
-		w.create("user:admin", &corev1.Service{
-			ObjectMeta: metav1.ObjectMeta{Name: deploymentName(i), Namespace: namespace},
-			Spec: corev1.ServiceSpec{
-				Selector: map[string]string{"app": deploymentName(i)}, ClusterIP: fmt.Sprintf("10.43.1.%d", i+1),
-				Ports: []corev1.ServicePort{{Port: 80}},
-			},
-		})
+	for s.round() {
+		w.now = w.now.Add(time.Millisecond)
 	}
 }
 
 // view is the true View: of all that happened.
 func (w *World) view() *kernel.View { return w.views[len(w.views)-1] }
 
-// chance is true once in n times, while there are faults.
-func (w *World) chance(n int) bool { return w.faulty && w.rng.IntN(n) == 0 }
+func (w *World) end() kernel.Seq { return kernel.Seq(len(w.records)) }
 
-// between draws a duration.
-func (w *World) between(least, most time.Duration) time.Duration {
-	return least + time.Duration(w.rng.Int64N(int64(most-least)+1))
+// hash is a number that follows from the seed and the parts alone, so that how
+// long something takes does not depend on what happened beside it.
+func (w *World) hash(parts ...any) uint64 {
+	h := uint64(14695981039346656037) ^ w.Seed
+	for _, b := range fmt.Append(nil, parts...) {
+		h = (h ^ uint64(b)) * 1099511628211
+	}
+	return (&dice{h}).next()
 }
 
-// step lets one of all things happen that may.
-func (w *World) step() {
-	switch n := w.rng.IntN(100); {
-	case n < 60:
-		w.processes[w.rng.IntN(len(w.processes))].step()
-	case n < 80:
-		w.nodes[w.rng.IntN(len(w.nodes))].step()
-	case n < 83:
-		w.users.step()
-	case n < 86:
-		w.landLate()
-	case n == 86:
-		w.nodes[w.rng.IntN(len(w.nodes))].silence(w.rng.IntN(3) == 0)
-	case n < 99:
-		w.now = w.now.Add(w.between(0, 200*time.Millisecond))
-	case w.rng.IntN(8) > 0:
-		w.now = w.now.Add(w.between(0, 20*time.Second))
-	default: // long enough for evictions
-		w.now = w.now.Add(w.between(0, 10*time.Minute))
+// between is a duration that follows from the seed and the parts.
+func (w *World) between(least, most time.Duration, parts ...any) time.Duration {
+	return (&dice{w.hash(parts...)}).between(least, most)
+}
+
+// pass lets time pass. While it is open who is heard, the apiservers look as
+// often as they do.
+func (w *World) pass(d time.Duration) {
+	for until := w.now.Add(d); w.now.Before(until); {
+		step := until.Sub(w.now)
+		if w.now.Before(w.present) {
+			step = min(step, lookEvery)
+		}
+		w.now = w.now.Add(step)
+		if w.now.Before(w.present) {
+			for _, s := range w.servers {
+				s.look()
+			}
+		}
 	}
+}
+
+// watchPresence says that a stream was opened or closed.
+func (w *World) watchPresence() { w.present = w.now.Add(presenceFor) }
+
+// skew makes a clock jump: mostly by seconds, sometimes by hours.
+func (w *World) skew(d *dice) {
+	by := d.between(0, 40*time.Second) - 20*time.Second
+	if d.once(4) {
+		by = d.between(0, 6*time.Hour) - 3*time.Hour
+	}
+	w.count("jump of a clock")
+	w.worstSkew = max(w.worstSkew, by.Abs())
+	if d.once(3) {
+		w.servers[d.below(len(w.servers))].off = by
+		return
+	}
+	w.processes[d.below(len(w.processes))].off = by
+}
+
+// die is what becomes of a write whose process is killed: it lands late, or never.
+func (w *World) die(r kernel.Record, d *dice) {
+	if !w.Calm && d.once(2) {
+		w.late = append(w.late, lateWrite{r, w.now})
+		return
+	}
+	w.told.replays.drop(r)
+}
+
+// lateWrite is a write whose process was killed after it was sent.
+type lateWrite struct {
+	kernel.Record
+	sent time.Time
 }
 
 // landLate lets a write land whose process was killed after it was sent.
-func (w *World) landLate() {
+func (w *World) landLate(d *dice) {
 	if len(w.late) == 0 {
 		return
 	}
-	i := w.rng.IntN(len(w.late))
+	i := d.below(len(w.late))
 	r := w.late[i]
 	w.late = slices.Delete(w.late, i, i+1)
-	if _, err := w.append(r); err == nil {
-		w.result.Late++
+	if w.now.Sub(r.sent) > oldAge {
+		w.told.replays.drop(r.Record)
+		return
 	}
+	if _, err := w.append(r.Record); err == nil {
+		w.count("late write")
+		w.users.reopen(r.Key)
+	}
+}
+
+// after are at most n events after a Seq, or ErrGone.
+func (w *World) after(seq kernel.Seq, n int) ([]kernel.Record, error) {
+	rs, err := w.log.After(seq)
+	if err != nil {
+		return nil, err
+	}
+	return rs[:min(n, len(rs))], nil
+}
+
+// mustAfter is after where the log is known to reach back so far.
+func (w *World) mustAfter(seq kernel.Seq) []kernel.Record {
+	rs, err := w.log.After(seq)
+	if err != nil {
+		panic(err)
+	}
+	return rs
+}
+
+// fold reads the log from its beginning, be it purged.
+func (w *World) fold(who string) *kernel.View {
+	v, _ := kernel.NewView(w.rules).Fold(w.mustAfter(0)...)
+	if err := w.told.starts.began(who, v); err != nil {
+		w.fail(err)
+	}
+	return v
 }
 
 // append is the log's, and shows the event to the checkers.
 func (w *World) append(r kernel.Record) (kernel.Seq, error) {
 	seq, err := w.log.Append(context.Background(), r)
 	if err != nil {
-		if errors.Is(err, events.ErrConflict) {
-			w.result.Conflicts++
-		} else if w.broken == nil {
-			w.broken = err
+		switch {
+		case errors.Is(err, events.ErrConflict):
+			w.count("conflict")
+		case errors.Is(err, events.ErrGone):
+			w.count("write refused after a purge")
+			w.told.replays.drop(r)
+		default:
+			w.fail(err)
 		}
 		return 0, err
 	}
-	after, err := w.log.After(seq - 1)
-	if err != nil {
-		panic(err) // it was just appended
-	}
-	v, es := w.view().Fold(after[0])
-	w.views, w.records = append(w.views, v), append(w.records, after[0])
+	appended := w.mustAfter(seq - 1)[0]
+	v, es := w.view().Fold(appended)
+	w.views, w.records, w.landed = append(w.views, v), append(w.records, appended), append(w.landed, w.now)
 	for _, c := range w.checkers {
-		if err := c.see(es[0]); err != nil && w.broken == nil {
-			w.broken = err
+		if err := c.see(es[0]); err != nil {
+			w.fail(found(c, err))
 		}
 	}
 	return seq, nil
 }
 
-// create writes an object that there is not yet.
-func (w *World) create(source string, o kernel.Object) {
-	if err := w.write(source, w.view(), kernel.Write{Key: w.schema.KeyOf(o), Subresource: kernel.Whole, New: o}); err != nil {
-		w.fail(err)
-	}
-}
-
-// write makes a write from outside, decided upon with the View.
-func (w *World) write(source string, v *kernel.View, wr kernel.Write) error {
-	wr.By = source
-	r, refusal := w.schema.Propose(v, wr, w.now)
-	if refusal != nil {
-		return fmt.Errorf("write of %s by %s: %w", wr.Key, source, refusal)
-	}
-	if r == nil {
-		return nil
-	}
-	r.ID = fmt.Sprintf("outside-%d", len(w.records))
-	_, err := w.append(*r)
-	return err
-}
-
-// fail ends the world.
+// fail ends the world. What was first says most.
 func (w *World) fail(err error) {
 	if w.broken == nil {
 		w.broken = err
@@ -266,24 +313,33 @@ func (w *World) fail(err error) {
 // settle lets everything come to rest without faults, and checks what is then.
 func (w *World) settle() error {
 	for len(w.late) > 0 {
-		w.landLate()
+		w.landLate(nil)
 	}
-	for _, n := range w.nodes {
-		n.silence(false)
+	for _, m := range w.machines {
+		m.comeBack()
 	}
-	found := w.calmDown()
+	for _, s := range w.servers {
+		s.off = 0
+	}
+	for _, p := range w.processes {
+		p.off = 0
+	}
+	w.users.sober()
+	rested := w.calmDown()
 	if w.broken != nil {
-		return w.broken // what a checker saw first says most
+		return w.broken
 	}
 	for _, c := range w.checkers {
-		found = errors.Join(found, c.end())
+		if err := c.end(); err != nil {
+			return errors.Join(found(c, err), rested)
+		}
 	}
-	return found
+	return rested
 }
 
 // calmDown waits until all is as the users want it, and that nothing follows.
 func (w *World) calmDown() error {
-	if err := w.rest(w.now.Add(settleWithin), true); err != nil {
+	if err := w.rest(w.now.Add(settleWithin+w.worstSkew), true); err != nil {
 		return err
 	}
 	if err := w.rest(w.now.Add(sumUpWithin), false); err != nil {
@@ -295,7 +351,7 @@ func (w *World) calmDown() error {
 	}
 	if n := len(w.records) - at; n > 0 {
 		r := w.records[at]
-		return fmt.Errorf("all was as the users wanted it, yet %d events followed; the first: %d %s %s %s", n, r.Seq, r.Source, r.Type, r.Key)
+		return finding{"quiet", fmt.Errorf("all was as the users wanted it, yet %d events followed; the first: %d %s %s %s", n, r.Seq, r.Source, r.Type, r.Key)}
 	}
 	return nil
 }
@@ -307,14 +363,7 @@ func (w *World) rest(until time.Time, stop bool) error {
 		if w.broken != nil {
 			return w.broken
 		}
-		busy := false
-		for _, p := range w.processes {
-			busy = p.round() || busy
-		}
-		for _, n := range w.nodes {
-			busy = n.step() || busy
-		}
-		if busy {
+		if w.round() {
 			w.now = w.now.Add(time.Millisecond)
 			continue
 		}
@@ -325,11 +374,29 @@ func (w *World) rest(until time.Time, stop bool) error {
 		next := w.next()
 		if next.IsZero() || next.After(until) {
 			w.now = until
+			if missing != nil {
+				missing = finding{"reached", missing}
+			}
 			return missing
 		}
 		w.now = next
 	}
-	return fmt.Errorf("it does not come to rest in %d rounds: %w", maxRounds, reached(w))
+	return finding{"rest", fmt.Errorf("it does not come to rest in %d rounds: %w", maxRounds, reached(w))}
+}
+
+// round does all that there is to do now, and tells whether that was anything.
+func (w *World) round() bool {
+	busy := false
+	for _, p := range w.processes {
+		busy = p.round() || busy
+	}
+	for _, s := range w.servers {
+		busy = s.round() || busy
+	}
+	for _, m := range w.machines {
+		busy = m.round() || busy
+	}
+	return w.users.round() || busy
 }
 
 // next is the earliest time at which somebody has something to do.
@@ -343,8 +410,19 @@ func (w *World) next() time.Time {
 	for _, p := range w.processes {
 		earlier(p.next())
 	}
-	for _, n := range w.nodes {
-		earlier(n.next())
+	for _, m := range w.machines {
+		earlier(m.next())
+	}
+	earlier(w.users.next())
+	for _, s := range w.servers {
+		for _, c := range s.calls {
+			if !c.over {
+				earlier(c.waits.until)
+			}
+		}
+	}
+	if w.now.Before(w.present) {
+		earlier(w.now.Add(lookEvery))
 	}
 	if !next.After(w.now) && !next.IsZero() {
 		next = w.now.Add(time.Millisecond)

@@ -147,24 +147,28 @@ func (s *Server) claimThis(ctx context.Context, v *kernel.View, svc, old *corev1
 		return refused(fmt.Sprintf("failed to allocate IP %s: the provided IP is not in the valid range. The range of valid IPs is %s", ip, s.cfg.ServiceRange))
 	}
 	setAddress(svc, ip)
-	if !dryRun {
-		fresh, err := s.tryClaim(ctx, v, svc, old, ip, by)
-		if fresh == nil {
-			return err
+	for range claimTries {
+		if !dryRun {
+			fresh, err := s.tryClaim(ctx, v, svc, old, ip, by)
+			if fresh == nil {
+				return err
+			}
+			v = fresh
 		}
-		v = fresh
+		e := v.Entry(kernel.Key{Resource: addressesResource, Name: ip.String()})
+		switch free := e == nil || e.Delete; {
+		case free && dryRun:
+			return nil // a dry run claims nothing
+		case free: // it was given back since somebody had it: once more
+		case !claimedFor(e, svc):
+			return refused(fmt.Sprintf("failed to allocate IP %s: provided IP is already allocated", ip))
+		case dryRun:
+			return nil
+		default:
+			return s.renewClaim(ctx, e, svc, by)
+		}
 	}
-	e := v.Entry(kernel.Key{Resource: addressesResource, Name: ip.String()})
-	if e == nil || e.Delete {
-		return nil // free; a dry run claims nothing
-	}
-	if !dryRun && claimedFor(e, svc) {
-		return s.renewClaim(ctx, e, by)
-	}
-	if claimedFor(e, svc) {
-		return nil
-	}
-	return refused(fmt.Sprintf("failed to allocate IP %s: provided IP is already allocated", ip))
+	return apierrors.NewTooManyRequests("failed to allocate a service IP: others were faster each time", 1)
 }
 
 // refusable finds out whether the service would be refused for another
@@ -210,11 +214,11 @@ func claimedFor(e *kernel.Entry, svc *corev1.Service) bool {
 
 // renewClaim changes a claim that a former service of the same name has left,
 // so that a release of it that was decided before does not happen.
-func (s *Server) renewClaim(ctx context.Context, e *kernel.Entry, by author) error {
+func (s *Server) renewClaim(ctx context.Context, e *kernel.Entry, svc *corev1.Service, by author) error {
 	row, _ := kinds.RowFor(addressesResource)
 	_, err := s.write(ctx, write{row: row, key: e.Key, by: by, inner: true,
 		propose: func(_ *kernel.View, live *kernel.Entry) (kernel.Write, error) {
-			if live == nil {
+			if live == nil || !claimedFor(live, svc) {
 				return kernel.Write{}, apierrors.NewConflict(groupResource(row), e.Key.Name, fmt.Errorf("the address was just released, please try again"))
 			}
 			claim := live.Object().DeepCopyObject().(*networkingv1.IPAddress)

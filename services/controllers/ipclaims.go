@@ -20,6 +20,8 @@ const (
 	// then, and how long a write can be on its way nobody knows. A day is more
 	// than any clock is wrong.
 	claimAbandoned = 24 * time.Hour
+	// claimLook is how often it is looked meanwhile whether the service was.
+	claimLook = 10 * time.Minute
 )
 
 // ipClaims gives back the addresses of services that are gone.
@@ -62,8 +64,7 @@ func decideIPClaim(v *kernel.View, k kernel.Key, now time.Time) kernel.Decision 
 	}
 	own := v.Entry(k)
 	until := own.Time.Add(claimAbandoned)
-	// Meanwhile it looks, ever more seldom, whether the service was written.
-	again := own.Time.Add(max(claimGrace, 2*now.Sub(own.Time)))
+	again := now.Add(claimLook)
 	if e := v.Entry(kinds.Services.Key(parent.Namespace, parent.Name)); e != nil {
 		if !e.Delete && holds(e.Object().(*corev1.Service), claim) {
 			return kernel.Decision{}

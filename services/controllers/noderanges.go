@@ -72,10 +72,14 @@ func decideNodeRanges(v *kernel.View, cfg Config) kernel.Decision {
 			continue
 		}
 		taken[a.Name] = true
-		if n, ok := kinds.Nodes.Get(v, "", name); ok && string(n.UID) == a.Annotations[nodeUID] {
-			claimed[a.Annotations[nodeUID]] = a.Name
-		} else {
+		n, ok := kinds.Nodes.Get(v, "", name)
+		switch {
+		case !ok || string(n.UID) != a.Annotations[nodeUID]:
 			d.Changes = append(d.Changes, kinds.IPAddresses.Remove(a, "", "node "+name+" is gone"))
+		case n.Spec.PodCIDR != "" && n.Spec.PodCIDR != a.Name+"/24": // another leader claimed one, too
+			d.Changes = append(d.Changes, kinds.IPAddresses.Remove(a, "", "node "+name+" has another"))
+		case claimed[string(n.UID)] == "":
+			claimed[string(n.UID)] = a.Name
 		}
 	}
 	var without []*corev1.Node

@@ -1,0 +1,51 @@
+package sim
+
+import (
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/rutterhq/rutter/kernel"
+	"github.com/rutterhq/rutter/kinds"
+)
+
+// door: a node is shown its own pods and what concerns all nodes, and what it
+// wrote is its Node, or a pod that is bound to it.
+type door struct{ w *World }
+
+// sees is told of every event that a node is shown.
+func (c *door) sees(node string, _ *kernel.View, e kernel.Event) {
+	var ok bool
+	switch e.Key.Resource {
+	case kinds.Services.Resource, kinds.EndpointSlices.Resource, kinds.Nodes.Resource:
+		ok = true
+	case kinds.Pods.Resource:
+		ok = e.Object().(*corev1.Pod).Spec.NodeName == node
+	}
+	if !ok {
+		c.w.fail(found(c, fmt.Errorf("node %s was shown event %d of %s", node, e.Seq, e.Key)))
+	}
+}
+
+func (c *door) see(e kernel.Event) error {
+	node, ok := strings.CutPrefix(e.Source, "nodeagent/")
+	if !ok {
+		return nil
+	}
+	switch e.Key.Resource {
+	case kinds.Nodes.Resource:
+		ok = e.Key.Name == node
+	case kinds.Pods.Resource:
+		p, _ := e.Old().(*corev1.Pod)
+		ok = p != nil && p.Spec.NodeName == node
+	default:
+		ok = false
+	}
+	if !ok {
+		return fmt.Errorf("event %d: node %s wrote %s", e.Seq, node, e.Key)
+	}
+	return nil
+}
+
+func (c *door) end() error { return nil }
