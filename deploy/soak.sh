@@ -4,6 +4,7 @@ set -euxo pipefail
 cd "$(dirname "$0")/.."
 export CGO_ENABLED=0 GOFLAGS="-buildvcs=false -trimpath"
 deploy/replay.sh 1000
+go test -count=50 -timeout 2h ./events/memory ./events/jetstream -run 'TestLog/History'
 go test -count=1 -timeout 2h -run ThePastOfALogOnDisk ./cmd/rutter -past 20000
 go test -count=1 -timeout 60m ./events/jetstream -run 'TestPowerCut|TestKilled' -cuts 1000 -kills 100 -v
 go test -count=1 -timeout 4h -parallel 4 ./test/faults -seeds 500 -first 1000
