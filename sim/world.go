@@ -32,7 +32,9 @@ const (
 	// comes by how much a clock was wrong.
 	settleWithin = 45 * time.Minute
 	// sumUpWithin is for how long statuses may then still be summed up, and
-	// claims of addresses that nobody has be given back.
+	// claims of addresses that nobody has be given back. To it, too, comes by how
+	// much a clock was wrong: what was to be looked at again by a clock that was
+	// ahead is looked at that much later.
 	sumUpWithin = 15 * time.Minute
 	// quietFor is for how long nothing may happen after that.
 	quietFor = 30 * time.Minute
@@ -342,7 +344,7 @@ func (w *World) calmDown() error {
 	if err := w.rest(w.now.Add(settleWithin+w.worstSkew), true); err != nil {
 		return err
 	}
-	if err := w.rest(w.now.Add(sumUpWithin), false); err != nil {
+	if err := w.rest(w.now.Add(sumUpWithin+w.worstSkew), false); err != nil {
 		return err
 	}
 	at := len(w.records)

@@ -72,6 +72,8 @@ func decideReplicaSet(v *kernel.View, k kernel.Key, now time.Time) kernel.Decisi
 	have := len(own.active) + len(own.adopted)
 	switch {
 	case rs.DeletionTimestamp != nil: // its pods are the garbage collector's
+	case have < want && own.rejectedUntil(now).After(now):
+		d.Revisit = own.rejectedUntil(now)
 	case have < want:
 		d.Changes = append(d.Changes, createPods(v, rs, want, have)...)
 	case have > want:
@@ -115,6 +117,45 @@ type claimed struct {
 	adopted     []*corev1.Pod // active ones that become its own with this decision
 	terminating int32
 	changes     []kernel.Change // adoptions and releases
+	rejections  []time.Time     // when its nodes refused pods that are still there
+}
+
+const (
+	// rejectedFirst is how long the next pod waits after a node has refused two;
+	// it doubles with every further one, up to rejectedMax. The scheduler may
+	// send them all to one node, which has less room than the log knows: it is
+	// still ending pods that are gone from the log.
+	rejectedFirst = time.Second
+	rejectedMax   = time.Minute
+	// rejectedFor is for how long a refusal counts.
+	rejectedFor = 10 * time.Minute
+)
+
+// rejectedUntil is when pods may be made again after nodes refused some.
+func (c *claimed) rejectedUntil(now time.Time) time.Time {
+	var newest time.Time
+	n := 0
+	for _, at := range c.rejections {
+		if since := now.Sub(at); since < rejectedFor && since > -rejectedMax { // not by a clock that is hours ahead
+			n++
+			if at.After(newest) {
+				newest = at
+			}
+		}
+	}
+	if n < 2 {
+		return time.Time{}
+	}
+	wait := rejectedMax
+	if n < 8 { // or it would overflow one day
+		wait = min(rejectedFirst<<(n-2), rejectedMax)
+	}
+	return newest.Add(wait)
+}
+
+// rejected tells whether a node refused to run the pod at all.
+func rejected(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodFailed && pod.Status.Reason != "" && len(pod.Status.ContainerStatuses) == 0
 }
 
 // claimPods finds the pods that belong to the ReplicaSet, takes up those that
@@ -139,6 +180,8 @@ func claimPods(v *kernel.View, rs *appsv1.ReplicaSet) claimed {
 			c.terminating++
 		case mine && matches && active(pod):
 			c.active = append(c.active, pod)
+		case mine && rejected(pod):
+			c.rejections = append(c.rejections, e.Time)
 		case !active(pod) || rs.DeletionTimestamp != nil:
 		case mine && !matches:
 			c.changes = append(c.changes, release(pod, rs))
