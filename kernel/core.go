@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -215,12 +216,8 @@ func (c *Core) Ready(now time.Time) (out []Proposal) {
 	if c.inflight > 0 || !c.idle() {
 		return nil
 	}
-	var due []task
-	for t, p := range c.waiting {
-		if !p.due.After(now) {
-			due = append(due, t)
-		}
-	}
+	later := func(t task) bool { return c.waiting[t].due.After(now) }
+	due := slices.DeleteFunc(slices.Collect(maps.Keys(c.waiting)), later)
 	slices.SortFunc(due, func(a, b task) int { // a map has no order that replays
 		return cmp.Or(cmp.Compare(a.decider, b.decider), cmp.Compare(a.key.String(), b.key.String()))
 	})

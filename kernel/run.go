@@ -165,11 +165,13 @@ func (m *Mirror) read(ctx context.Context, v *View) error {
 	}
 	fresh := v.Seq() == 0
 	if end == 0 {
-		m.publish(v, nil, fresh)
-		fresh = false
+		fresh = m.publish(v, nil, fresh)
 	}
 	var batch []Record
 	for r, err := range m.log.Follow(ctx, v.Seq()) {
+		if batch == nil && err == nil { // a state that was kept meanwhile may be newer than the log's end was
+			end, err = m.log.Last(ctx)
+		}
 		if err != nil {
 			return err
 		}
@@ -178,8 +180,7 @@ func (m *Mirror) read(ctx context.Context, v *View) error {
 		}
 		var es []Event
 		if v, es = v.Fold(batch...); !fresh || v.Seq() >= end {
-			m.publish(v, es, fresh)
-			fresh = false
+			fresh = m.publish(v, es, fresh)
 		}
 		batch = batch[:0]
 	}
@@ -187,8 +188,8 @@ func (m *Mirror) read(ctx context.Context, v *View) error {
 }
 
 // publish makes v the newest View. fresh: the log was read anew, so that nobody
-// can go on from what was before.
-func (m *Mirror) publish(v *View, es []Event, fresh bool) {
+// can go on from what was before; what is published next is not.
+func (m *Mirror) publish(v *View, es []Event, fresh bool) (next bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l := &link{events: es, seq: v.Seq(), lost: fresh, done: make(chan struct{})}
@@ -204,6 +205,7 @@ func (m *Mirror) publish(v *View, es []Event, fresh bool) {
 		m.held -= m.first.bytes
 		m.first.events, m.first.lost = nil, true // slow readers stand before it
 	}
+	return false
 }
 
 // Run lets the deciders decide until ctx ends: it drives a Core with a log, a
