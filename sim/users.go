@@ -199,6 +199,11 @@ func (u *users) send(one *wish) {
 		switch {
 		case err == nil && one.version == version:
 			one.met = version
+			for _, o := range u.wishes {
+				if o.inside == one {
+					o.met = -1 // what was there may have gone with a namespace of that name
+				}
+			}
 		case apierrors.IsConflict(err):
 			u.w.count("user: told of a conflict")
 		case apierrors.IsForbidden(err), apierrors.IsInvalid(err):

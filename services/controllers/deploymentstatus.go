@@ -145,6 +145,15 @@ func (r *rollout) estimateProgress() {
 	switch {
 	case complete(r.d, &r.d.Status):
 		r.set(appsv1.DeploymentProgressing, corev1.ConditionTrue, reasonComplete, subject+" has successfully progressed.")
+		// A ReplicaSet that is refused is made anew by every decision, and said
+		// to be. If that ends where it was, then not as of now, or each such
+		// decision would change the Deployment and so lead to the next.
+		is := r.condition(appsv1.DeploymentProgressing)
+		for _, was := range r.was.Status.Conditions {
+			if was.Type == is.Type && was.Status == is.Status && was.Reason == is.Reason && was.Message == is.Message {
+				*is = was
+			}
+		}
 	case progressed(&r.was.Status, &r.d.Status):
 		// Also if the reason stays the same: the time of the last progress is
 		// what the deadline is counted from.
