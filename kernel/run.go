@@ -165,13 +165,11 @@ func (m *Mirror) read(ctx context.Context, v *View) error {
 	}
 	fresh := v.Seq() == 0
 	if end == 0 {
-		fresh = m.publish(v, nil, fresh)
+		m.publish(v, nil, fresh)
+		fresh = false
 	}
 	var batch []Record
 	for r, err := range m.log.Follow(ctx, v.Seq()) {
-		if batch == nil && err == nil { // a state that was kept meanwhile may be newer than the log's end was
-			end, err = m.log.Last(ctx)
-		}
 		if err != nil {
 			return err
 		}
@@ -180,7 +178,8 @@ func (m *Mirror) read(ctx context.Context, v *View) error {
 		}
 		var es []Event
 		if v, es = v.Fold(batch...); !fresh || v.Seq() >= end {
-			fresh = m.publish(v, es, fresh)
+			m.publish(v, es, fresh)
+			fresh = false
 		}
 		batch = batch[:0]
 	}
@@ -188,8 +187,8 @@ func (m *Mirror) read(ctx context.Context, v *View) error {
 }
 
 // publish makes v the newest View. fresh: the log was read anew, so that nobody
-// can go on from what was before; what is published next is not.
-func (m *Mirror) publish(v *View, es []Event, fresh bool) (next bool) {
+// can go on from what was before.
+func (m *Mirror) publish(v *View, es []Event, fresh bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l := &link{events: es, seq: v.Seq(), lost: fresh, done: make(chan struct{})}
@@ -205,7 +204,6 @@ func (m *Mirror) publish(v *View, es []Event, fresh bool) (next bool) {
 		m.held -= m.first.bytes
 		m.first.events, m.first.lost = nil, true // slow readers stand before it
 	}
-	return false
 }
 
 // Run lets the deciders decide until ctx ends: it drives a Core with a log, a

@@ -324,48 +324,6 @@ func TestStepperStepsOneThingAtATime(t *testing.T) {
 	})
 }
 
-// keeping is a log that a state is kept of while it is read: when it was asked
-// where it ends that was at 3, and what Follow begins with is as of 8.
-type keeping struct {
-	*memory.Log
-	asked atomic.Int64
-	state []kernel.Record
-}
-
-func (l *keeping) Last(context.Context) (kernel.Seq, error) {
-	if l.asked.Add(1) == 1 {
-		return 3, nil
-	}
-	return 8, nil
-}
-
-func (l *keeping) Follow(ctx context.Context, _ kernel.Seq) iter.Seq2[kernel.Record, error] {
-	return func(yield func(kernel.Record, error) bool) {
-		for _, r := range append(l.state, kernel.Record{Seq: 8}) {
-			time.Sleep(time.Second) // of the bubble's clock
-			if !yield(r, nil) {
-				return
-			}
-		}
-		<-ctx.Done()
-	}
-}
-
-func TestNobodySeesAPartOfAKeptState(t *testing.T) {
-	log := &keeping{Log: memory.New()}
-	for i, name := range []string{"a", "b", "c"} {
-		log.state = append(log.state, sequenced(record(t, name, "1", 0), kernel.Seq(2+2*i)))
-	}
-	mirrored(t, log, func(ctx context.Context, m *kernel.Mirror) {
-		for step := range m.Follow(ctx) {
-			if len(step.Events) != 3 || step.View.Seq() != 8 {
-				t.Errorf("the first that is seen is %d objects at %d, want all 3 at 8", len(step.Events), step.View.Seq())
-			}
-			break
-		}
-	})
-}
-
 func TestTheHorizonForgetsTombstones(t *testing.T) {
 	v, _ := kernel.NewView(plain{}).Fold(
 		tombstone(t, "early", 1), tombstone(t, "late", 2), sequenced(record(t, "alive", "1", 0), 3))
