@@ -494,9 +494,10 @@ func (a *Agent) deletePod(ctx context.Context, v *kernel.View, p *pod, g Goal) e
 
 // facts are what the node knows of a pod.
 func (a *Agent) facts(p *pod) podspec.Facts {
+	f := podspec.Facts{HostIPs: a.hostIPs(), Allocatable: a.allocatable()}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	f := podspec.Facts{HostIPs: a.hostIPs(), PodIPs: p.world.IPs, Allocatable: a.allocatable()}
+	f.PodIPs = p.world.IPs
 	if p.spec.Spec.HostNetwork {
 		f.PodIPs = f.HostIPs
 	}

@@ -46,7 +46,9 @@ type pod struct {
 	ctx    context.Context // ends when the pod is forgotten; its long work hangs on it
 	cancel context.CancelFunc
 
-	mu     sync.Mutex // protects the following fields
+	// mu protects the following fields. Who holds it may not take the agent's
+	// mu: that is held by those who look at one pod after the other.
+	mu     sync.Mutex
 	spec   *corev1.Pod
 	world  World
 	wrote  kernel.Seq // of the last status in the log that is ours

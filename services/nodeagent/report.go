@@ -25,7 +25,7 @@ func (a *Agent) reportStatus(ctx context.Context, v *kernel.View, p *pod, g Goal
 	if g.Gone || did.Do == Delete || did.Do == Forget {
 		return time.Time{}, nil
 	}
-	now := a.now()
+	now, ips := a.now(), a.hostIPs()
 	p.mu.Lock()
 	w := &p.world
 	if w.Ended || w.TornDown && w.Final {
@@ -33,7 +33,7 @@ func (a *Agent) reportStatus(ctx context.Context, v *kernel.View, p *pod, g Goal
 		p.mu.Unlock()
 		return time.Time{}, nil
 	}
-	status := StatusOf(g.Pod, w, a.hostIPs(), now)
+	status := StatusOf(g.Pod, w, ips, now)
 	same := Same(&g.Pod.Status, &status)
 	if same {
 		p.behind = time.Time{}
