@@ -2,7 +2,6 @@ package apiserver
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -124,13 +123,6 @@ func (s *NodeStream) End() { s.leave() }
 // long the last look is ago.
 func (w *Writer) Look(ctx context.Context, now time.Time, since time.Duration) {
 	w.s.presence.look(ctx, now, since)
-}
-
-// IsRefusal tells an answer that a client is given from a failure that says
-// nothing of what became of its write.
-func IsRefusal(err error) bool {
-	var refused apierrors.APIStatus
-	return errors.As(err, &refused) || errors.Is(err, events.ErrConflict) || errors.Is(err, events.ErrGone)
 }
 
 func by(u *User) author { return author{source: "user:" + u.Name, groups: u.Groups, manager: u.Name} }
