@@ -31,7 +31,7 @@ func newCheckers(w *World) {
 		door: &door{w: w}, acks: &acks{w: w}, room: &room{w: w},
 	}
 	w.checkers = []checker{
-		&bindings{}, newReplicas(w), w.told.surge, &endpoints{w: w}, &envelopes{deciders: w.deciders}, newAddresses(),
+		&bindings{}, &phases{}, newReplicas(w), w.told.surge, &endpoints{w: w}, &envelopes{deciders: w.deciders}, newAddresses(),
 		w.told.door, w.told.room, w.told.acks, &orphans{w: w}, &views{w: w}, w.told.starts, w.told.replays,
 	}
 }

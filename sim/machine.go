@@ -381,6 +381,10 @@ func (a *agent) report(k kernel.Key, p *podState, g nodeagent.Goal, did nodeagen
 	}
 	now := a.m.w.now
 	status := nodeagent.StatusOf(g.Pod, w, []string{a.m.ip}, now)
+	if w.Overruled(&g.Pod.Status, &status) {
+		a.look(k, now)
+		return
+	}
 	if nodeagent.Same(&g.Pod.Status, &status) {
 		p.behind = time.Time{}
 		w.Final = w.Final || did.Do == nodeagent.Finish

@@ -34,6 +34,10 @@ func (a *Agent) reportStatus(ctx context.Context, v *kernel.View, p *pod, g Goal
 		return time.Time{}, nil
 	}
 	status := StatusOf(g.Pod, w, ips, now)
+	if w.Overruled(&g.Pod.Status, &status) {
+		p.mu.Unlock()
+		return now, nil
+	}
 	same := Same(&g.Pod.Status, &status)
 	if same {
 		p.behind = time.Time{}

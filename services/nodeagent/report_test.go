@@ -52,3 +52,43 @@ func TestEventsNameTheirCause(t *testing.T) {
 		t.Errorf("%+v", rs[1].Envelope)
 	}
 }
+
+// A write of an agent that was killed can land when the next one has begun.
+// If it says that a pod has failed, the pod stays failed, though the next one
+// would run it: controllers have made another by then.
+func TestAFinalPhaseStays(t *testing.T) {
+	schema := &kinds.Schema{Cluster: "test"}
+	log := memory.New()
+	a := &Agent{cfg: Config{Schema: schema, Log: log}, actor: "nodeagent/n1", now: time.Now}
+	spec := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "web", Image: "web"}}}}
+	spec.Name, spec.Namespace, spec.UID = "web", "default", "1"
+	k := kinds.Pods.Key("default", "web")
+	p := a.newPod(t.Context(), spec)
+	p.world.Admitted = true
+
+	failed := spec.DeepCopy()
+	failed.Status.Phase, failed.Status.Reason = corev1.PodFailed, "OutOfcpu"
+	body, err := schema.Encode(failed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := log.Append(t.Context(), events.Record{Key: k, Body: body, Envelope: events.Envelope{ID: "1"}}); err != nil {
+		t.Fatal(err)
+	}
+	rs, err := log.After(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, _ := kernel.NewView(schema).Fold(rs...)
+	goal := Goal{Pod: failed, Seq: 1}
+	again, err := a.reportStatus(t.Context(), v, p, goal, Action{Do: Wait})
+	if err != nil || again.IsZero() {
+		t.Errorf("%v; it is not looked at again", err)
+	}
+	if rs, err = log.After(1); err != nil || len(rs) > 0 {
+		t.Errorf("%v; written over it: %+v", err, rs)
+	}
+	if next := Decide(goal, &p.world, again); next.Do != Teardown {
+		t.Errorf("what is left of it is not freed: %+v", next)
+	}
+}

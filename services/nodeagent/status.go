@@ -213,6 +213,18 @@ func phaseOf(p *corev1.Pod, w *World, s *corev1.PodStatus) corev1.PodPhase {
 	return corev1.PodPending
 }
 
+// Overruled tells whether the log says that the pod has run to its end where
+// this node would say something else. Who wrote that is an agent before this
+// one, whose write came late, or a second one of the same name. A final phase
+// stays, for others have acted on it: its containers are ended instead.
+func (w *World) Overruled(logged, own *corev1.PodStatus) bool {
+	if !ended(logged.Phase) || own.Phase == logged.Phase {
+		return false
+	}
+	w.Ended = true
+	return true
+}
+
 // anyRunning: a sidecar outlives the app containers for a while.
 func anyRunning(w *World) bool {
 	for _, c := range w.Containers {

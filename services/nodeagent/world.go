@@ -47,8 +47,9 @@ type World struct {
 	StopSince   time.Time // when the node first saw that it should go
 	Final       bool      // its last status is in the log
 	TornDown    bool
-	// Ended: when this process first saw the pod, the log said that it had run to
-	// its end. It is not run again, and its status is not written again.
+	// Ended: the log says that the pod has run to its end, and it was not this
+	// process that said so. It is not run again, and its status is not written
+	// again.
 	Ended bool
 }
 
