@@ -139,6 +139,12 @@ type Log interface {
 	// Follow yields every event after the given Seq, once each and in order,
 	// then waits for more until ctx ends. It yields only what is durable. A
 	// position that the log does not hold, or a gap, yields ErrGone and ends.
+	//
+	// After 0 it may begin with a state that was kept: the last Record of every
+	// object then, in the order of their Seqs, and a bookmark, which is a Record
+	// with the state's Seq and nothing else. What has been read before the
+	// bookmark comes is a part of that state; Position tells. The state may be
+	// newer than what Last returned before.
 	Follow(ctx context.Context, after Seq) iter.Seq2[Record, error]
 
 	// Last returns the Seq of the last durable event, 0 in an empty log.

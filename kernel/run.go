@@ -157,7 +157,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 
 // read follows the log from a View on until it fails. Of a log that is read
 // from its beginning nothing is published before the View is where the log
-// ended when it began.
+// ended when it began, and of a state that was kept nothing before it is whole.
 func (m *Mirror) read(ctx context.Context, v *View) error {
 	end, err := m.log.Last(ctx)
 	if err != nil {
@@ -169,15 +169,18 @@ func (m *Mirror) read(ctx context.Context, v *View) error {
 		fresh = false
 	}
 	var batch []Record
+	at := events.Position{Seq: v.Seq()}
 	for r, err := range m.log.Follow(ctx, v.Seq()) {
 		if err != nil {
 			return err
 		}
-		if batch = append(batch, r); r.Seq < end && len(batch) < foldBatch {
+		at.Pass(r)
+		// A state that readers are told of is told of at once.
+		if batch = append(batch, r); (at.Part || r.Seq < end) && (len(batch) < foldBatch || at.Part && !fresh) {
 			continue
 		}
 		var es []Event
-		if v, es = v.Fold(batch...); !fresh || v.Seq() >= end {
+		if v, es = v.Fold(batch...); !at.Part && (!fresh || v.Seq() >= end) {
 			m.publish(v, es, fresh)
 			fresh = false
 		}

@@ -22,9 +22,14 @@ import (
 
 // mirrored runs a Mirror of the log in a bubble of its own time.
 func mirrored(t *testing.T, log events.Log, test func(ctx context.Context, m *kernel.Mirror)) {
+	mirroredOnly(t, log, nil, test)
+}
+
+// mirroredOnly is mirrored with a Mirror of these resources only.
+func mirroredOnly(t *testing.T, log events.Log, only []kernel.Resource, test func(ctx context.Context, m *kernel.Mirror)) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		m := kernel.NewMirror(log, plain{}, nil)
+		m := kernel.NewMirror(log, plain{}, only)
 		var ended sync.WaitGroup
 		ended.Go(func() {
 			if err := m.Run(ctx); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -225,6 +226,41 @@ func historyFollow(t *testing.T, l events.Archive) {
 	}
 }
 
+// historyPosition follows a log whose beginning was purged, all of it and one
+// resource of it: whenever the reader's Position says that it has no part of a
+// state, it has what was there at that Seq, and it says so in the end. While it
+// has a part, nothing says that the state was reached.
+func historyPosition(t *testing.T, l events.Archive) {
+	ctx := Context(t)
+	c, _, _ := aged(ctx, t, l)
+	for _, only := range [][]events.Resource{nil, {{Plural: "configmaps"}}, {{Plural: "secrets"}}} {
+		state, at, parts := events.State{}, events.Position{}, 0
+		for r, err := range events.Only(l, only).Follow(ctx, 0) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			state.Fold(r)
+			if at.Pass(r); at.Part {
+				parts++
+				continue
+			}
+			want := c.at(r.Seq)
+			maps.DeleteFunc(want, func(k events.Key, _ events.Record) bool {
+				return only != nil && k != events.HorizonKey && !slices.Contains(only, k.Resource)
+			})
+			if diff := differ(want, state); diff != "" {
+				t.Fatalf("of %v, the state at %d: %s", only, r.Seq, diff)
+			}
+			if r.Seq == 60 {
+				break
+			}
+		}
+		if wanted := only == nil || only[0].Plural == "configmaps"; wanted != (parts > 0) {
+			t.Errorf("of %v, %d records were of a state that was not whole", only, parts)
+		}
+	}
+}
+
 // historyForget is asked for more than may be purged.
 func historyForget(t *testing.T, l events.Archive) {
 	ctx := Context(t)
@@ -381,7 +417,7 @@ func checkChains(t testing.TB, records []events.Record) {
 func raceWriter(ctx context.Context, t testing.TB, l events.Log, seed uint64, attempts int, told *sync.Map) {
 	rng := rand.New(rand.NewPCG(seed, 5))
 	for attempts > 0 && ctx.Err() == nil {
-		state, whole := events.State{}, false
+		state, at := events.State{}, events.Position{}
 		for r, err := range l.Follow(ctx, 0) {
 			if errors.Is(err, events.ErrGone) {
 				break
@@ -391,9 +427,7 @@ func raceWriter(ctx context.Context, t testing.TB, l events.Log, seed uint64, at
 				return
 			}
 			state.Fold(r)
-			// A kept state is whole at its bookmark, and so is a log from its beginning.
-			whole = whole || r.Key == (events.Key{}) || r.Seq == 1
-			if !whole || rng.IntN(3) > 0 && attempts > 1 {
+			if at.Pass(r); at.Part || rng.IntN(3) > 0 && attempts > 1 {
 				continue
 			}
 			w := next(rng, state, r.Seq)
@@ -402,9 +436,7 @@ func raceWriter(ctx context.Context, t testing.TB, l events.Log, seed uint64, at
 			switch {
 			case err == nil:
 				told.Store(w.ID, seq)
-			case errors.Is(err, events.ErrGone):
-				whole = false
-			case !errors.Is(err, events.ErrConflict):
+			case !errors.Is(err, events.ErrConflict) && !errors.Is(err, events.ErrGone):
 				t.Error(err)
 				return
 			}

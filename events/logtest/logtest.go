@@ -48,6 +48,7 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 	for name, test := range map[string]func(*testing.T, events.Archive){
 		"HistoryReads":    historyReads,
 		"HistoryFollow":   historyFollow,
+		"HistoryPosition": historyPosition,
 		"HistoryForget":   historyForget,
 		"HistoryWrites":   historyWrites,
 		"HistoryTombs":    historyTombs,
