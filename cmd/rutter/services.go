@@ -83,6 +83,7 @@ func (s *service) apiserver(f *folders, a *apiFlags, ca *pki.CA) (*apiserver.Ser
 	cfg.Log, cfg.Mirror, cfg.Schema, cfg.CA, cfg.Listener = s.log, s.mirror, s.schema, ca, l
 	cfg.History, _ = s.log.(events.History)
 	cfg.Keeper, _ = s.log.(events.Keeper)
+	cfg.Talker, _ = s.log.(events.Talker)
 	cfg.ServiceRange, cfg.ClusterDNS, cfg.ClusterDomain = serviceRange, clusterDNS, clusterDomain
 	cfg.Names, cfg.Deciders, cfg.Version, cfg.Logger = a.names, deciders(), build, s.named("apiserver")
 	cfg.Metrics = s.metrics

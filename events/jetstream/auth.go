@@ -24,7 +24,7 @@ type Rights struct {
 	Writes []events.Resource
 	Keys   bool // read the keys of what is secret
 	// All is the apiserver's: events of every resource, making and destroying
-	// keys, and how much of the past is kept.
+	// keys, how much of the past is kept, and what apiservers tell one another.
 	All bool
 }
 
@@ -50,12 +50,14 @@ func (r Rights) permissions(service string) *server.Permissions {
 	for _, w := range r.Writes {
 		may = append(may, subjectsOf(w))
 	}
+	hears := []string{inbox(service) + ".>"}
 	if r.All {
-		may = append(may, events.SubjectRoot+".>", keysSubject+"*", "$JS.API.STREAM.MSG.DELETE."+keysStream, "$JS.API.STREAM.UPDATE."+HistName)
+		hears = append(hears, talkRoot+">")
+		may = append(may, talkRoot+">", events.SubjectRoot+".>", keysSubject+"*", "$JS.API.STREAM.MSG.DELETE."+keysStream, "$JS.API.STREAM.UPDATE."+HistName)
 	}
 	return &server.Permissions{
 		Publish:   &server.SubjectPermission{Allow: may},
-		Subscribe: &server.SubjectPermission{Allow: []string{inbox(service) + ".>"}},
+		Subscribe: &server.SubjectPermission{Allow: hears},
 	}
 }
 

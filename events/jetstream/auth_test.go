@@ -15,9 +15,10 @@ import (
 	"github.com/rutterhq/rutter/events/logtest"
 )
 
-// services are two that may write different things.
+// services are some that may write different things.
 var services = map[string]Rights{
 	"scheduler": {Writes: []events.Resource{{Plural: "configmaps"}}},
+	"apiserver": {All: true},
 	"other":     {Writes: []events.Resource{{Group: "apps", Plural: "deployments"}}},
 }
 
@@ -48,6 +49,11 @@ func TestServiceRights(t *testing.T) {
 	if err := l.Hold(leading, "scheduler", "me", func(context.Context) error { held <- true; stop(); return nil }); err != nil || !<-held {
 		t.Errorf("a service cannot hold its lease: %v", err)
 	}
+	logtest.Talk(ctx, t, owner, dialFile(t, s.URL(), filepath.Join(dir, "apiserver.credentials"), Options{}))
+	hears, err := owner.nc.SubscribeSync(talkRoot + ">")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, try := range forbidden {
 		t.Run(name, func(t *testing.T) {
 			nc, err := Connect(ctx, s.URL(), file)
@@ -58,6 +64,18 @@ func TestServiceRights(t *testing.T) {
 			try(t, nc)
 			_ = nc.FlushTimeout(time.Second) // it may have been thrown out
 		})
+	}
+	deaf, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	told := time.AfterFunc(100*time.Millisecond, func() { _ = owner.Tell("nodes", []byte("x")) })
+	defer told.Stop()
+	for words := range l.Listen(deaf, "nodes") {
+		t.Errorf("a service that is no apiserver hears %q", words)
+	}
+	for m, err := hears.NextMsg(100 * time.Millisecond); err == nil; m, err = hears.NextMsg(100 * time.Millisecond) {
+		if string(m.Data) == string(logtest.Record("x", 0).Body) {
+			t.Error("a service that is no apiserver tells them something")
+		}
 	}
 	next, err := owner.Append(ctx, logtest.Record("b", 0))
 	if err != nil || next != 2 {
@@ -105,6 +123,7 @@ var forbidden = map[string]func(*testing.T, *nats.Conn){
 	"Rollup":            send("ev.core.configmaps.default.x", "", "0", "Nats-Rollup", "all"),
 	"Batch":             send("ev.core.configmaps.default.x", "", "0", "Nats-Batch-Id", "1", "Nats-Batch-Sequence", "1", "Nats-Batch-Commit", "1"),
 	"AnothersLease":     send("$KV.LEASE.other", "", ""),
+	"ToApiservers":      send(talkRoot+"nodes", "", ""),
 	"HistoryBucket":     send("$O.SNAP.M.x", "", ""),
 	"Purge":             call("$JS.API.STREAM.PURGE.EV", ""),
 	"Delete":            call("$JS.API.STREAM.DELETE.EV", ""),

@@ -60,3 +60,9 @@ func TestLog(t *testing.T) {
 		return logtest.Subject{Log: l, Archive: l, Purge: func(first events.Seq) { purge(t, l, first) }}
 	})
 }
+
+func TestTalk(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, ServerConfig{})
+	logtest.Talk(logtest.Context(t), t, openIn(t, s), openIn(t, s))
+}

@@ -32,6 +32,8 @@ type Log struct {
 	last    map[events.Key]place
 	states  []state       // that were kept, in the order of their Seqs
 	grown   chan struct{} // closed at the next append or purge; nil while nobody waits
+
+	talk talk
 }
 
 // place is an object's last event, a purged one too.

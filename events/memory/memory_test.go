@@ -94,3 +94,8 @@ func TestKeys(t *testing.T) {
 	var k memory.Keys
 	logtest.Keys(t, func(*testing.T) events.Keys { return &k })
 }
+
+func TestTalk(t *testing.T) {
+	l := memory.New()
+	logtest.Talk(logtest.Context(t), t, l, l)
+}

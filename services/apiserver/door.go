@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/rutterhq/rutter/events"
@@ -63,6 +64,12 @@ func (d *door) log(r *request, node string) error {
 	if after := r.URL.Query().Get("after"); after != "" && after != "0" {
 		return apierrors.NewResourceExpired("a node's stream begins at 0: what the node may see at a later position depends on what came before")
 	}
+	away := d.nodes.cutOff()
+	select {
+	case <-away:
+		return refusal(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, "this apiserver is cut off from the log; ask another")
+	default:
+	}
 	leave := d.nodes.enter(node)
 	defer leave()
 	r.w.Header().Set("Content-Type", "application/x-ndjson")
@@ -106,6 +113,8 @@ func (d *door) log(r *request, node string) error {
 			}
 		case <-beat.C:
 			said = -1
+		case <-away:
+			return nil
 		case <-ctx.Done():
 			return nil
 		}

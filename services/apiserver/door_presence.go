@@ -2,7 +2,9 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -10,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/kernel"
 	"github.com/rutterhq/rutter/kinds"
 )
@@ -18,6 +21,10 @@ const (
 	// silentAfter is how long a node may be without an open stream, and
 	// without a renewed Lease, until it is called silent.
 	silentAfter = 3 * time.Second
+	// moveWithin is how much longer it may be if the apiserver that had its
+	// stream has gone quiet, too: the node finds that out by two pings of 2 s, and
+	// goes to another.
+	moveWithin = 3 * time.Second
 	// lookEvery is how often presence looks.
 	lookEvery = 250 * time.Millisecond
 	// stall is the pause of this process itself after which nothing that was
@@ -28,20 +35,46 @@ const (
 	doorActor    = "door"
 )
 
-// presence knows which nodes are heard, and appends what it observes:
-// node.silent and node.heard. What follows from that is a Decider's.
+// presence knows which nodes are heard, by this apiserver and by the others,
+// and appends what it observes: node.silent and node.heard. What follows from
+// that is a Decider's.
 type presence struct {
-	s  *Server
-	mu sync.Mutex // protects the following
-	// open counts each node's streams; heard is when it last had one, or when
-	// its Lease was last seen to change.
-	open  map[string]int
-	heard map[string]time.Time
+	s    *Server
+	self string     // unlike any other apiserver's
+	mu   sync.Mutex // protects the following
+	// open counts each node's streams at this apiserver.
+	open map[string]int
+	// signs are the last ones of life that any apiserver had of a node, for as
+	// long as they speak for it.
+	signs map[string]sign
+	// since is from when on it is held against a node that it gives no sign.
+	since map[string]time.Time
 	lease map[string]kernel.Seq
+	// peer is when another apiserver last said anything; zero: there never was one.
+	peer time.Time
+	// away is closed while this apiserver is cut off from the log and the others.
+	away  chan struct{}
+	isCut bool
+}
+
+// sign is one of a node's life.
+type sign struct {
+	at   time.Time
+	open bool // a stream was open then. That none followed may be the apiserver's end, and not the node's
+}
+
+// silent tells whether the sign is too old to speak for the node.
+func (s sign) silent(now time.Time) bool {
+	limit := silentAfter
+	if s.open {
+		limit += moveWithin
+	}
+	return now.Sub(s.at) > limit
 }
 
 func newPresence(s *Server) *presence {
-	return &presence{s: s, open: map[string]int{}, heard: map[string]time.Time{}, lease: map[string]kernel.Seq{}}
+	return &presence{s: s, self: s.out.ID(), open: map[string]int{}, signs: map[string]sign{}, since: map[string]time.Time{},
+		lease: map[string]kernel.Seq{}, away: make(chan struct{})}
 }
 
 // enter notes that a node has a stream, until the function is called.
@@ -52,8 +85,10 @@ func (p *presence) enter(node string) (leave func()) {
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.open[node]--
-		p.heard[node] = p.s.out.Now()
+		if p.open[node]--; p.open[node] == 0 {
+			delete(p.open, node)
+		}
+		p.signs[node] = sign{at: p.s.out.Now()}
 	}
 }
 
@@ -76,14 +111,19 @@ func (p *presence) run(ctx context.Context) error {
 
 // look judges every node; since is how long it has not.
 func (p *presence) look(ctx context.Context, now time.Time, since time.Duration) {
-	if since > stall {
+	if since > stall || since < 0 {
 		p.forgive()
 	}
-	for _, n := range kinds.Nodes.List(p.s.out.View(), "") {
-		if change := p.judge(n, now); change != nil {
-			if err := p.append(ctx, n, change); err != nil && ctx.Err() == nil {
-				p.s.cfg.Logger.Warn().Err(err).Str("node", n.Name).Msg("presence not recorded; will try again")
-			}
+	v := p.s.out.View()
+	p.forget(v)
+	for _, n := range kinds.Nodes.List(v, "") {
+		change := p.judge(v, n, now)
+		if change == nil {
+			continue
+		}
+		// Another apiserver may observe the same: the log takes what comes first.
+		if err := p.append(ctx, v, n, change); err != nil && ctx.Err() == nil && !errors.Is(err, events.ErrConflict) {
+			p.s.cfg.Logger.Warn().Err(err).Str("node", n.Name).Msg("presence not recorded; will try again")
 		}
 	}
 }
@@ -92,47 +132,62 @@ func (p *presence) look(ctx context.Context, now time.Time, since time.Duration)
 func (p *presence) forgive() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	clear(p.heard)
+	clear(p.since)
+}
+
+// forget drops what is known of nodes that are no more.
+func (p *presence) forget(v *kernel.View) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.DeleteFunc(p.since, func(node string, _ time.Time) bool {
+		_, ok := kinds.Nodes.Get(v, "", node)
+		return !ok
+	})
 }
 
 // judge returns the Ready condition that the node should have, or nil if what
 // it has agrees with what is observed.
-func (p *presence) judge(n *corev1.Node, now time.Time) *corev1.NodeCondition {
+func (p *presence) judge(v *kernel.View, n *corev1.Node, now time.Time) *corev1.NodeCondition {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if e := p.s.out.View().Entry(kinds.Leases.Key(nodeLeases, n.Name)); e != nil && !e.Delete && e.Seq != p.lease[n.Name] {
-		p.lease[n.Name], p.heard[n.Name] = e.Seq, now
+	if e := v.Entry(kinds.Leases.Key(nodeLeases, n.Name)); e != nil && !e.Delete && e.Seq != p.lease[n.Name] {
+		p.lease[n.Name], p.signs[n.Name] = e.Seq, sign{at: now}
 	}
-	if _, known := p.heard[n.Name]; !known || p.open[n.Name] > 0 {
-		p.heard[n.Name] = now
+	if _, known := p.since[n.Name]; !known {
+		p.since[n.Name] = now
 	}
-	silent := now.Sub(p.heard[n.Name]) > silentAfter
+	if p.isCut {
+		return nil // the others know better, and this could not be recorded
+	}
 	i := slices.IndexFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool { return c.Type == corev1.NodeReady })
 	called := i >= 0 && n.Status.Conditions[i].Status == corev1.ConditionUnknown && n.Status.Conditions[i].Reason == reasonSilent
+	if called {
+		p.since[n.Name] = now // who calls it heard has a sign that may not have been told here yet
+	}
+	last := p.signs[n.Name]
+	if p.since[n.Name].After(last.at) {
+		last.at = p.since[n.Name]
+	}
+	here := p.open[n.Name] > 0
+	silent := !here && last.silent(now)
 	at := metav1.Time{Time: now.UTC()}
 	switch {
 	case silent && !called:
 		return &corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionUnknown, Reason: reasonSilent,
 			Message: fmt.Sprintf("The node has not been heard for %s.", silentAfter), LastHeartbeatTime: at, LastTransitionTime: at}
-	case !silent && called && p.open[n.Name] > 0:
+	case here && called:
 		return &corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady",
 			Message: "The node is heard.", LastHeartbeatTime: at, LastTransitionTime: at}
 	}
 	return nil
 }
 
-// append records an observation.
-func (p *presence) append(ctx context.Context, n *corev1.Node, c *corev1.NodeCondition) error {
-	v := p.s.out.View()
-	entry := v.Entry(kinds.Nodes.Key("", n.Name))
-	if entry == nil || entry.Delete {
-		return nil
-	}
-	// What is observed goes into the newest Node: n may be older than entry.
-	observed := entry.Object().(*corev1.Node).DeepCopy()
+// append records an observation of a Node as the View has it.
+func (p *presence) append(ctx context.Context, v *kernel.View, n *corev1.Node, c *corev1.NodeCondition) error {
+	observed := n.DeepCopy()
 	observed.Status.Conditions = slices.DeleteFunc(observed.Status.Conditions, func(o corev1.NodeCondition) bool { return o.Type == c.Type })
 	observed.Status.Conditions = append(observed.Status.Conditions, *c)
-	done, refused := p.s.cfg.Schema.Make(v, kernel.Write{Key: entry.Key, Subresource: "status", New: observed, By: doorActor, Manager: doorActor},
+	done, refused := p.s.cfg.Schema.Make(v, kernel.Write{Key: kinds.Nodes.Key("", n.Name), Subresource: "status", New: observed, By: doorActor, Manager: doorActor},
 		p.s.out.Now().Round(0).UTC())
 	if refused != nil {
 		return refused

@@ -49,7 +49,9 @@ type Config struct {
 	// History is the past of Log; nil for a log that is never purged.
 	History events.History
 	// Keeper tells how full Log is, and bounds its past; nil: it is never full.
-	Keeper   events.Keeper
+	Keeper events.Keeper
+	// Talker reaches the other apiservers of Log; nil: there are none.
+	Talker   events.Talker
 	Mirror   *kernel.Mirror // of everything; run by the caller
 	Schema   *kinds.Schema
 	CA       *pki.CA
@@ -281,6 +283,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		return s.presence.run(ctx)
 	})
+	g.Go(func() error { return s.presence.converse(ctx) })
 	return g.Wait()
 }
 
