@@ -6,9 +6,9 @@ export CGO_ENABLED=0 GOFLAGS="-buildvcs=false -trimpath"
 deploy/replay.sh 1000
 go test -count=50 -timeout 2h ./events/memory ./events/jetstream -run 'TestLog/History'
 go test -count=1 -timeout 2h -run ThePastOfALogOnDisk ./cmd/rutter -past 20000
-go test -count=1 -timeout 60m ./events/jetstream -run 'TestPowerCut|TestKilled' -cuts 1000 -kills 100 -v
+go test -count=1 -timeout 60m ./events/jetstream -run 'TestPowerCut|TestKilled' -cuts 1000 -kills 200 -v
 go test -count=1 -timeout 4h -parallel 4 ./test/faults -seeds 500 -first 1000
 go test -count=1 -timeout 10m -tags e2e ./test/faults -run TestDiskFull
-go test -count=1 -timeout 24h -run TestSeeds ./sim -seeds 10000 -v
+GOGC=400 go test -count=1 -timeout 24h -run TestSeeds ./sim -seeds 10000 -v
 go test -count=1 -timeout 1h ./internal/history -run TestLongRecording -long 100000
 go test -tags e2e -count=1 -timeout 3h ./test/r3 -hour 1h -v
