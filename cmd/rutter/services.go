@@ -29,7 +29,7 @@ import (
 
 // service is what every service that is trusted with the log works with.
 type service struct {
-	log     events.Log
+	log     events.Archive
 	mirror  *kernel.Mirror
 	schema  *kinds.Schema
 	lg      zerolog.Logger
@@ -80,8 +80,7 @@ func (s *service) apiserver(f *folders, a *apiFlags, ca *pki.CA) (*apiserver.Ser
 		return nil, "", fmt.Errorf("--listen: %w", err)
 	}
 	cfg := apiserver.Default()
-	cfg.Log, cfg.Mirror, cfg.Schema, cfg.CA, cfg.Listener = s.log, s.mirror, s.schema, ca, l
-	cfg.History, _ = s.log.(events.History)
+	cfg.Log, cfg.History, cfg.Mirror, cfg.Schema, cfg.CA, cfg.Listener = s.log, s.log, s.mirror, s.schema, ca, l
 	cfg.Keeper, _ = s.log.(events.Keeper)
 	cfg.Talker, _ = s.log.(events.Talker)
 	cfg.ServiceRange, cfg.ClusterDNS, cfg.ClusterDomain = serviceRange, clusterDNS, clusterDomain

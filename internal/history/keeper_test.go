@@ -89,7 +89,7 @@ func TestKeeperKeepsTheLogSmall(t *testing.T) {
 		}
 		for range 100 {
 			at := kernel.Seq(rng.Uint64N(uint64(seen + 1)))
-			past, err := history.At(ctx, log, kerneltest.Plain{}, at)
+			past, err := history.At(ctx, log, kerneltest.Plain{}, at, nil, nil)
 			if err != nil || past.Seq() != at {
 				t.Fatalf("the past at %d: %v", at, err)
 			}

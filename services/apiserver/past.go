@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"sync"
 	"time"
@@ -12,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/rutterhq/rutter/events"
+	"github.com/rutterhq/rutter/internal/history"
 	"github.com/rutterhq/rutter/kernel"
 )
 
@@ -31,8 +31,6 @@ const (
 	rebuildsAtOnce = 4
 	// historyWait is how long a read of history waits for its turn.
 	historyWait = time.Second
-	// rebuildBatch is how many events are folded at once.
-	rebuildBatch = 4096
 	// sweepEvery is how often Views that nobody asked for are let go.
 	sweepEvery = time.Minute
 )
@@ -122,46 +120,13 @@ func (p *past) lead(ctx context.Context, seq kernel.Seq, b *build) (*kernel.View
 
 // rebuild folds a View from the nearest older one that is held or was kept.
 func (p *past) rebuild(ctx context.Context, seq kernel.Seq) (*kernel.View, error) {
-	v := p.before(seq)
-	from, state, err := p.history.Snapshot(ctx, seq)
-	switch {
-	case v != nil && (err != nil || from <= v.Seq()):
-	case err != nil:
-		return nil, p.explain(ctx, seq, err)
-	default:
-		if v, err = p.fold(kernel.NewView(p.schema), state); err != nil {
-			return nil, p.explain(ctx, seq, err)
-		}
-		v, _ = v.Fold(kernel.Record{Seq: from})
-	}
-	v, err = p.fold(v, p.history.Read(ctx, v.Seq(), seq))
+	v, err := history.At(ctx, p.history, p.schema, seq, p.before(seq), p.mirror.View())
 	if err != nil {
 		return nil, p.explain(ctx, seq, err)
 	}
 	if v.Seq() != seq {
 		return nil, fmt.Errorf("history was read to event %d, not to %d", v.Seq(), seq)
 	}
-	return v, nil
-}
-
-// fold folds records that were read. Those of objects that are today as they
-// were then share their bytes with the newest View.
-func (p *past) fold(v *kernel.View, records iter.Seq2[kernel.Record, error]) (*kernel.View, error) {
-	now := p.mirror.View()
-	batch := make([]kernel.Record, 0, rebuildBatch)
-	for r, err := range records {
-		if err != nil {
-			return nil, err
-		}
-		if e := now.Entry(r.Key); e != nil && e.Seq == r.Seq {
-			r = e.Record
-		}
-		if batch = append(batch, r); len(batch) == cap(batch) {
-			v, _ = v.Fold(batch...)
-			batch = batch[:0]
-		}
-	}
-	v, _ = v.Fold(batch...)
 	return v, nil
 }
 
@@ -279,56 +244,4 @@ func (s *Server) viewAt(ctx context.Context, seq kernel.Seq) (*kernel.View, erro
 		return v, err
 	}
 	return s.past.at(ctx, seq)
-}
-
-// wholeLog is the history of a log that was never purged: the log itself.
-type wholeLog struct{ log events.Log }
-
-// Window is events.History's.
-func (l wholeLog) Window(ctx context.Context) (events.Window, error) {
-	last, err := l.log.Last(ctx)
-	w := events.Window{First: 1, Last: last}
-	for r, err := range l.Read(ctx, 0, min(last, 1)) {
-		if w.Since = r.Time; err != nil {
-			return w, err
-		}
-	}
-	return w, err
-}
-
-// Read is events.History's.
-func (l wholeLog) Read(ctx context.Context, after, to kernel.Seq) iter.Seq2[kernel.Record, error] {
-	return func(yield func(kernel.Record, error) bool) {
-		if after >= to {
-			return
-		}
-		for r, err := range l.log.Follow(ctx, after) {
-			if !yield(r, err) || err != nil || r.Seq >= to {
-				return
-			}
-		}
-	}
-}
-
-// Snapshot is events.History's.
-func (l wholeLog) Snapshot(context.Context, kernel.Seq) (kernel.Seq, iter.Seq2[kernel.Record, error], error) {
-	return 0, func(func(kernel.Record, error) bool) {}, nil
-}
-
-// SeqAt is events.History's. It reads the log from its beginning.
-func (l wholeLog) SeqAt(ctx context.Context, t time.Time) (kernel.Seq, error) {
-	var seq kernel.Seq
-	last, err := l.log.Last(ctx)
-	if err != nil {
-		return 0, err
-	}
-	for r, err := range l.Read(ctx, 0, last) {
-		if err != nil {
-			return 0, err
-		}
-		if !r.Time.After(t) {
-			seq = r.Seq
-		}
-	}
-	return seq, nil
 }

@@ -46,7 +46,7 @@ const (
 // Config is what an apiserver needs to know.
 type Config struct {
 	Log events.Log
-	// History is the past of Log; nil for a log that is never purged.
+	// History is the past of Log.
 	History events.History
 	// Keeper tells how full Log is, and bounds its past; nil: it is never full.
 	Keeper events.Keeper
@@ -119,8 +119,8 @@ type mount struct {
 // New checks the configuration and prepares a Server.
 func New(cfg Config) (*Server, error) {
 	switch {
-	case cfg.Log == nil || cfg.Mirror == nil || cfg.Schema == nil || cfg.CA == nil || cfg.Listener == nil:
-		return nil, errors.New("apiserver: Log, Mirror, Schema, CA and Listener must be set")
+	case cfg.Log == nil || cfg.History == nil || cfg.Mirror == nil || cfg.Schema == nil || cfg.CA == nil || cfg.Listener == nil:
+		return nil, errors.New("apiserver: Log, History, Mirror, Schema, CA and Listener must be set")
 	case !cfg.ServiceRange.IsValid():
 		return nil, errors.New("apiserver: ServiceRange is not an address range")
 	}
@@ -134,9 +134,6 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, routes: newRoutes(kinds.All),
 		metrics: newMetrics(), started: make(chan struct{})}
 	s.index = newReadIndex(cfg.Log, cfg.Mirror)
-	if cfg.History == nil {
-		s.cfg.History = wholeLog{cfg.Log}
-	}
 	s.past = newPast(s.cfg.History, cfg.Mirror, cfg.Schema)
 	s.replays = newReplays(s.past, s.ringHas)
 	s.tokens = newTokens(cfg.CA.ServiceAccountKey(), "https://kubernetes.default.svc."+cfg.ClusterDomain)
