@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/rutterhq/rutter/bpf"
 	"github.com/rutterhq/rutter/services/nodeagent/logs"
@@ -101,28 +102,40 @@ func removeContainers(ctx context.Context, socket, run string) error {
 
 // end asks a process to end, waits until it has, and ends it if it does not.
 func end(pid int) error {
-	if pid == 0 || syscall.Kill(pid, syscall.SIGTERM) != nil {
+	if pid == 0 {
 		return nil // it is gone
 	}
-	for deadline := time.Now().Add(endTimeout); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		// A zombie answers signals; its parent is us only if we started it.
-		if syscall.Kill(pid, 0) != nil || zombie(pid) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("process %d: %w", pid, err)
+	}
+	defer unix.Close(fd)
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		if err := unix.PidfdSendSignal(fd, signal, nil, 0); errors.Is(err, unix.ESRCH) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("end process %d: %w", pid, err)
+		}
+		if ended(fd, endTimeout) {
 			return nil
 		}
 	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		return fmt.Errorf("process %d does not end: %w", pid, err)
-	}
-	return nil
+	return fmt.Errorf("process %d does not end", pid)
 }
 
-func zombie(pid int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return true
+// ended waits until a process has ended, and tells whether it has. Such a
+// descriptor can be read once there is nothing left of the process but, perhaps,
+// what its parent has not taken note of (pidfd_open(2)).
+func ended(pidfd int, timeout time.Duration) bool {
+	for deadline := time.Now().Add(timeout); ; {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(max(0, time.Until(deadline).Milliseconds())))
+		if !errors.Is(err, unix.EINTR) {
+			return n > 0
+		}
 	}
-	_, state, ok := strings.Cut(string(b), ") ")
-	return ok && strings.HasPrefix(state, "Z")
 }
 
 // unmount takes away every mount below the cluster's folders, inner ones first.

@@ -217,7 +217,7 @@ func (r *rig) cleanUp() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if err := Down(ctx, r.cfg); err != nil {
+	if err := down(ctx, r.cfg); err != nil {
 		r.t.Errorf("down: %v", err)
 	}
 	r.ctrd.Process.Signal(syscall.SIGTERM)
@@ -460,7 +460,7 @@ func busyboxTar(t *testing.T, dir, tag string, change func(*v1.Config)) (string,
 func (r *rig) importBusybox() {
 	r.t.Helper()
 	path, _ := busyboxTar(r.t, r.dir, busybox, nil)
-	names, err := ImportImage(context.Background(), r.socket, path)
+	names, err := importImage(context.Background(), r.socket, path)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -2,16 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
-
-	"github.com/rutterhq/rutter/events/jetstream"
 )
 
 // options are what the command line says.
@@ -43,11 +43,11 @@ func main() {
 	case "":
 		err = run(ctx, &o)
 	case "fill":
-		err = withLog(ctx, &o, jetstream.Interval, fill)
+		err = withLog(ctx, &o, fill)
 	case "boot":
 		err = boots(ctx, &o)
 	case "update":
-		err = withLog(ctx, &o, jetstream.Fsync, update)
+		err = withLog(ctx, &o, update)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "aged:", err)
@@ -63,7 +63,11 @@ func run(ctx context.Context, o *options) (err error) {
 	if err := os.Mkdir(o.dir, 0o700); err != nil {
 		return fmt.Errorf("it must be new, for it is removed: %w", err)
 	}
-	defer os.RemoveAll(o.dir)
+	defer func() { // containerd outlives the cluster's process, as it must
+		down := exec.Command(o.rutter, "down", "--data", filepath.Join(o.dir, "data"), "--run", filepath.Join(o.dir, "run"))
+		down.Stderr = os.Stderr
+		err = errors.Join(err, down.Run(), os.RemoveAll(o.dir))
+	}()
 	if o.boots > 0 { // the first start makes the cluster's identity
 		took, err := boot(ctx, o, syscall.SIGTERM)
 		if err != nil {

@@ -1,3 +1,5 @@
+//go:build e2e
+
 package nodeagent
 
 import (
@@ -14,9 +16,9 @@ import (
 	"github.com/rutterhq/rutter/services/nodeagent/volumes"
 )
 
-// ImportImage loads the images of a local tar into the containerd at socket
+// importImage loads the images of a local tar into the containerd at socket
 // and returns their names.
-func ImportImage(ctx context.Context, socket, file string) ([]string, error) {
+func importImage(ctx context.Context, socket, file string) ([]string, error) {
 	c, err := runtime.Dial(socket)
 	if err != nil {
 		return nil, err
@@ -25,11 +27,11 @@ func ImportImage(ctx context.Context, socket, file string) ([]string, error) {
 	return c.Import(ctx, file)
 }
 
-// Down removes all that a node's agent has made on the machine, running
+// down removes all that a node's agent has made on the machine, running
 // containers too: containers, network, mounts, cgroups, the log keeper. Images
 // and logs stay. The agent must not be running, and containerd must. It goes on
 // after errors and returns them all.
-func Down(ctx context.Context, cfg Config) error {
+func down(ctx context.Context, cfg Config) error {
 	var errs []error
 	add := func(err error) {
 		if err != nil {
