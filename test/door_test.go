@@ -19,7 +19,11 @@ import (
 // write, and its conflict.
 func TestDoorFromBothSides(t *testing.T) {
 	w := newWorld(t)
-	log := nodeagent.DialDoor(w.url, w.node.Transport.(*http.Transport).TLSClientConfig, "mine")
+	servers, err := nodeagent.NewServers([]string{w.url}, w.node.Transport.(*http.Transport).TLSClientConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := nodeagent.DialDoor(servers, "mine")
 	last, err := log.Last(t.Context())
 	if err != nil {
 		t.Fatal(err)

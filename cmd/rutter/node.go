@@ -114,8 +114,8 @@ func readNode(dir string) (*credentials, error) {
 }
 
 // runNode is a node agent with its datapath and DNS. All that it knows of the
-// cluster comes through the door of the apiserver at url.
-func runNode(ctx context.Context, f *folders, n *nodeFlags, url string, cred *credentials, lg zerolog.Logger) error {
+// cluster comes through the door of the apiservers at these URLs, one at a time.
+func runNode(ctx context.Context, f *folders, n *nodeFlags, urls []string, cred *credentials, lg zerolog.Logger) error {
 	addr, err := hostAddress(n.address)
 	if err != nil {
 		return fmt.Errorf("--node-address: %w", err)
@@ -136,15 +136,18 @@ func runNode(ctx context.Context, f *folders, n *nodeFlags, url string, cred *cr
 	}
 	part := &nodeParts{folders: f, name: n.name, addr: addr, ready: make(chan struct{}),
 		lg: lg.With().Str(zlog.Svc, "nodeagent").Str(zlog.Node, n.name).Logger()}
-	client := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cred.roots, Certificates: []tls.Certificate{cred.pair}}
+	servers, err := nodeagent.NewServers(urls, &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cred.roots, Certificates: []tls.Certificate{cred.pair}})
+	if err != nil {
+		return err
+	}
 	agent, err := nodeagent.New(nodeagent.Config{
-		Node: n.name, Log: nodeagent.DialDoor(url, client, n.name), Schema: &kinds.Schema{},
+		Node: n.name, Log: nodeagent.DialDoor(servers, n.name), Schema: &kinds.Schema{},
 		Containerd: n.containerd, DataDir: f.node(n.name), RunDir: f.nodeRun(n.name), Helper: []string{self, "keeper"},
 		Addresses: []netip.Addr{addr}, Hostname: n.name, Version: build,
 		Listen: net.JoinHostPort(addr.String(), fmt.Sprint(n.kubelet)),
 		StreamTLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cred.pair}, ClientCAs: cred.roots,
 			ClientAuth: tls.RequireAndVerifyClientCert, VerifyConnection: pki.OnlyAPIServer}, // other certificates of the cluster are users'
-		API: url, APIClient: &http.Client{Transport: &http.Transport{TLSClientConfig: client, ForceAttemptHTTP2: true}, Timeout: 10 * time.Second},
+		API: servers.URL(), APIClient: &http.Client{Transport: servers, Timeout: 10 * time.Second},
 		RootCA: cred.ca, ClusterDNS: clusterDNS, ClusterDomain: clusterDomain,
 		Network: part.makeNetwork, DrainedAt: part.drainedAt,
 		Beside: []func(context.Context, *kernel.Mirror) error{part.serveDNS, part.setHostPorts, part.setPeers,
@@ -299,7 +302,7 @@ func nodeagentCommand() *cobra.Command {
 	var f folders
 	var l logging
 	var n nodeFlags
-	var api string
+	var apis []string
 	c := &cobra.Command{Use: "nodeagent", Short: "Run the containers of one node, alone", Args: cobra.NoArgs,
 		Long: "Run the containers of one node. Its credentials (ca.crt, node.crt, node.key) are expected in DATA/nodes/NODE, where `rutter up` and `rutter node-credentials` write them.",
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -311,12 +314,12 @@ func nodeagentCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return runNode(c.Context(), &f, &n, api, cred, lg)
+			return runNode(c.Context(), &f, &n, apis, cred, lg)
 		}}
 	f.flags(c.Flags())
 	l.flags(c.Flags())
 	n.flags(c, false)
-	c.Flags().StringVar(&api, "apiserver", "https://127.0.0.1:6443", "URL of the API")
+	c.Flags().StringSliceVar(&apis, "apiserver", []string{"https://127.0.0.1:6443"}, "URL of the API; of several (with commas, or again) the next is used when one does not answer")
 	return c
 }
 

@@ -127,7 +127,7 @@ func (u *upFlags) run(ctx context.Context) error {
 	g.Go(func() error {
 		select {
 		case <-api.Started():
-			return runNode(ctx, &u.folders, &u.node, url, cred, lg)
+			return runNode(ctx, &u.folders, &u.node, []string{url}, cred, lg)
 		case <-ctx.Done():
 			return nil
 		}

@@ -40,8 +40,8 @@ type Config struct {
 	Listen    string
 	StreamTLS *tls.Config
 
-	// API is where tokens of service accounts come from: the server's URL and a client
-	// with the node's certificate. Without it pods that mount a token do not start.
+	// API is where tokens of service accounts come from: a server's URL and a client
+	// with the node's certificate (over Servers: any of them). Without it pods that mount a token do not start.
 	API       string
 	APIClient *http.Client
 	RootCA    []byte // PEM of the cluster's CA, for pods whose namespace has no kube-root-ca.crt

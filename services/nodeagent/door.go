@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/http2"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -37,37 +35,28 @@ const (
 
 // door is the log as a node sees it: its own part, through the API server.
 type door struct {
-	base string
-	c    *http.Client
+	servers *Servers
+	base    string
+	c       *http.Client
 
 	mu      sync.Mutex // protects the following field
 	pending *stream    // opened by Last, for the Follow that comes next
 }
 
-// DialDoor returns the log of a node behind the door of an API server, at its
-// URL. config holds the node's certificate (CN=system:node:<node>). Nothing is
-// dialled yet.
+// DialDoor returns the log of a node behind the door of the API servers.
+// Nothing is dialled yet.
 //
 // Follow yields what the node may see, each object as it is and then as it
 // changes; it begins at 0 only, and when the stream breaks, it ends in ErrGone:
 // what the node may see now depends on all that came before. Records of that log
 // do not always come in the order of their Seqs.
-func DialDoor(base string, config *tls.Config, node string) events.Log {
-	return &door{base: base + "/rutter/v1/nodes/" + url.PathEscape(node), c: DoorClient(config)}
-}
-
-// DoorClient returns the HTTP/2 client that DialDoor uses, for other requests
-// of the same node to the same server.
-func DoorClient(config *tls.Config) *http.Client {
-	return &http.Client{Transport: &http2.Transport{
-		TLSClientConfig: config,
-		// A connection that is dead without having said so is found out.
-		ReadIdleTimeout: silence / 3, PingTimeout: silence / 3,
-	}}
+func DialDoor(s *Servers, node string) events.Log {
+	return &door{servers: s, base: s.URL() + "/rutter/v1/nodes/" + url.PathEscape(node), c: &http.Client{Transport: s}}
 }
 
 // stream is one open GET of the log.
 type stream struct {
+	leave  func() // the server that it comes from
 	body   io.ReadCloser
 	cancel context.CancelFunc
 	in     *bufio.Scanner
@@ -79,7 +68,25 @@ type stream struct {
 // prevMember ends each line of a stream: the Seq of the line before it.
 var prevMember = []byte(`,"prev":`)
 
+// open opens a stream at the first server that lets it in.
 func (d *door) open(ctx context.Context) (*stream, error) {
+	for tries := len(d.servers.hosts); ; tries-- {
+		s, err := d.openOnce(ctx)
+		if err == nil || tries == 1 || ctx.Err() != nil || !another(err) {
+			return s, err
+		}
+	}
+}
+
+// another tells whether another server may do what this one did not.
+func another(err error) bool {
+	var status *apierrors.StatusError
+	return !errors.As(err, &status) || status.ErrStatus.Code == http.StatusServiceUnavailable
+}
+
+func (d *door) openOnce(ctx context.Context) (*stream, error) {
+	host := d.servers.current()
+	leave := func() { d.servers.leave(host) }
 	// The stream outlives the call that opens it: it ends by its own cancel.
 	sctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, cancel)
@@ -89,7 +96,7 @@ func (d *door) open(ctx context.Context) (*stream, error) {
 		cancel()
 		return nil, fmt.Errorf("door: %w", err)
 	}
-	timer := time.AfterFunc(silence, cancel)
+	timer := time.AfterFunc(silence, func() { leave(); cancel() })
 	res, err := d.c.Do(req)
 	if err != nil {
 		timer.Stop()
@@ -103,7 +110,7 @@ func (d *door) open(ctx context.Context) (*stream, error) {
 		cancel()
 		return nil, fmt.Errorf("door: %w", statusError(res.StatusCode, b))
 	}
-	s := &stream{body: res.Body, cancel: cancel, in: bufio.NewScanner(res.Body), timer: timer}
+	s := &stream{leave: leave, body: res.Body, cancel: cancel, in: bufio.NewScanner(res.Body), timer: timer}
 	s.in.Buffer(make([]byte, 0, 64<<10), lineMax)
 	return s, nil
 }
@@ -114,13 +121,20 @@ func (s *stream) close() {
 	s.body.Close()
 }
 
+// broke leaves the server if the stream did not end in order.
+func (s *stream) broke(ctx context.Context, err error) {
+	if ctx.Err() == nil && !errors.Is(err, io.EOF) {
+		s.leave()
+	}
+}
+
 // next reads one line.
 func (s *stream) next() (kernel.Record, error) {
 	if !s.in.Scan() {
 		if err := s.in.Err(); err != nil {
 			return kernel.Record{}, err
 		}
-		return kernel.Record{}, io.EOF
+		return kernel.Record{}, io.EOF // in order: the same server may go on
 	}
 	s.timer.Reset(silence)
 	var r kernel.Record
@@ -148,6 +162,7 @@ func (d *door) Last(ctx context.Context) (events.Seq, error) {
 	for {
 		r, err := s.next()
 		if err != nil {
+			s.broke(ctx, err)
 			s.close()
 			return 0, fmt.Errorf("door: %w", err)
 		}
@@ -197,6 +212,7 @@ func (d *door) Follow(ctx context.Context, after events.Seq) iter.Seq2[events.Re
 				return
 			}
 			if err != nil {
+				s.broke(ctx, err)
 				yield(events.Record{}, fmt.Errorf("door: the stream broke (%w): %w", err, events.ErrGone))
 				return
 			}
@@ -207,8 +223,8 @@ func (d *door) Follow(ctx context.Context, after events.Seq) iter.Seq2[events.Re
 	}
 }
 
-// Append implements events.Log. If the answer is lost it asks again: the door
-// knows a Record by its ID.
+// Append implements events.Log. If the answer is lost it asks again, at the
+// next server if there is one: the door knows a Record by its ID.
 func (d *door) Append(ctx context.Context, r events.Record) (events.Seq, error) {
 	if len(r.Body) > events.MaxRecord {
 		return 0, fmt.Errorf("append %s: %w", r.Key, events.ErrTooLarge)
@@ -219,10 +235,11 @@ func (d *door) Append(ctx context.Context, r events.Record) (events.Seq, error) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
-	for again := false; ; again = true {
+	for tries := max(2, len(d.servers.hosts)); ; tries-- {
 		seq, err := d.post(ctx, body)
 		var status *apierrors.StatusError
-		if err == nil || errors.As(err, &status) || again {
+		refused := errors.As(err, &status) && (!another(err) || len(d.servers.hosts) == 1)
+		if err == nil || refused || tries == 1 || ctx.Err() != nil {
 			if err != nil {
 				err = fmt.Errorf("append %s: %w", r.Key, err)
 			}

@@ -21,13 +21,29 @@ import (
 // fakeDoor serves one node's door from a script of lines.
 func fakeDoor(t *testing.T, h http.HandlerFunc) events.Log {
 	t.Helper()
-	s := httptest.NewUnstartedServer(h)
-	s.EnableHTTP2 = true
-	s.StartTLS()
-	t.Cleanup(s.Close)
+	log, _, _ := fakeDoors(t, h)
+	return log
+}
+
+// fakeDoors serves it at several servers.
+func fakeDoors(t *testing.T, hs ...http.HandlerFunc) (events.Log, *Servers, []*httptest.Server) {
+	t.Helper()
 	roots := x509.NewCertPool()
-	roots.AddCert(s.Certificate())
-	return DialDoor(s.URL, &tls.Config{RootCAs: roots}, "n1")
+	var servers []*httptest.Server
+	var urls []string
+	for _, h := range hs {
+		s := httptest.NewUnstartedServer(h)
+		s.EnableHTTP2 = true
+		s.StartTLS()
+		t.Cleanup(s.Close)
+		roots.AddCert(s.Certificate())
+		servers, urls = append(servers, s), append(urls, s.URL)
+	}
+	s, err := NewServers(urls, &tls.Config{RootCAs: roots})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return DialDoor(s, "n1"), s, servers
 }
 
 // line writes a line that comes after the one of event prev.
