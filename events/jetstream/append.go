@@ -71,7 +71,8 @@ func (l *Log) Append(ctx context.Context, r events.Record) (events.Seq, error) {
 
 func (l *Log) append(ctx context.Context, r events.Record) (events.Seq, error) {
 	w := writing{Log: l, r: r, m: &nats.Msg{Subject: r.Key.Subject(), Header: r.Headers(), Data: r.Body}}
-	defer l.past.horizon.begin()()
+	done := l.past.horizon.begin()
+	defer func() { done(); l.wrote() }()
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		seq, again, err := w.try(ctx)
 		switch {

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"iter"
 	"math/big"
 	"net"
 	"sync/atomic"
@@ -133,7 +134,7 @@ func (c *trio) startAll() {
 
 // anyOf is a log that is reached by three servers in turn.
 type anyOf struct {
-	*Log // of one of them: all but Append
+	*Log // of one of them: all but Append and Follow
 	logs [3]*Log
 	next atomic.Uint64
 }
@@ -142,8 +143,12 @@ func (a *anyOf) Append(ctx context.Context, r events.Record) (events.Seq, error)
 	return a.logs[a.next.Add(1)%3].Append(ctx, r)
 }
 
-// TestLogOfThree runs the log's suite on three servers, with every write and
-// the next one at different ones.
+func (a *anyOf) Follow(ctx context.Context, after events.Seq) iter.Seq2[events.Record, error] {
+	return a.logs[a.next.Add(1)%3].Follow(ctx, after)
+}
+
+// TestLogOfThree runs the log's suite and its history's on three servers, with
+// every write and the next one at different ones.
 func TestLogOfThree(t *testing.T) {
 	t.Parallel()
 	c := newTrio(t)
@@ -168,7 +173,7 @@ func TestLogOfThree(t *testing.T) {
 			t.Cleanup(func() { <-done })
 		}
 		a.Log = a.logs[2]
-		return logtest.Subject{Log: a, Purge: func(first events.Seq) {
+		return logtest.Subject{Log: a, Archive: a, Purge: func(first events.Seq) {
 			// The past, which the suite does not ask for here, comes to all
 			// three servers in its own time.
 			if _, err := a.logs[0].mirrored(logtest.Context(t), first-1); err != nil {

@@ -45,15 +45,13 @@ type horizon struct {
 	flight map[uint64]events.Seq // since, as it was when an append was begun
 }
 
-// learn notes an event of the horizon, and tells whether it is a new one.
-func (h *horizon) learn(floor, since events.Seq) bool {
+// learn notes an event of the horizon.
+func (h *horizon) learn(floor, since events.Seq) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if since <= h.since {
-		return false
+	if since > h.since {
+		h.floor, h.since = max(h.floor, floor), since
 	}
-	h.floor, h.since = max(h.floor, floor), since
-	return true
 }
 
 func (h *horizon) get() (floor, since events.Seq) {
@@ -94,9 +92,9 @@ func (h *horizon) known() events.Seq {
 func (l *Log) passed(ctx context.Context, r events.Record) {
 	floor, ok := events.HorizonOf(r)
 	if ok {
-		ok = l.past.horizon.learn(floor, r.Seq)
+		l.past.horizon.learn(floor, r.Seq)
 	}
-	if l.past.seen == nil || !l.past.seen.due(ok) {
+	if l.past.seen == nil || !l.past.seen.due(ok, l.past.horizon.known()) {
 		return
 	}
 	// Events must not wait for a server that does not answer.
@@ -109,10 +107,11 @@ func (l *Log) passed(ctx context.Context, r events.Record) {
 type seen struct {
 	key string
 
-	mu sync.Mutex // protects the following fields
-	kv js.KeyValue
-	at time.Time // when it last did
-	to time.Time // when it last tried to, while it read
+	mu   sync.Mutex // protects the following fields
+	kv   js.KeyValue
+	said events.Seq // what it last said
+	at   time.Time  // when it last did
+	to   time.Time  // when it last tried to, while it read
 }
 
 func (s *seen) when() time.Time {
@@ -121,12 +120,15 @@ func (s *seen) when() time.Time {
 	return s.at
 }
 
-// due tells whether it is to be said again: every now and then, or because
-// there is something new.
-func (s *seen) due(isNew bool) bool {
+// due tells whether it is to be said again: every now and then, and at once if
+// more is known than was said, for a purge waits for that. An event must not
+// wait with every other one for a server that does not answer: only that of a
+// horizon tries again soon.
+func (s *seen) due(isHorizon bool, known events.Seq) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !isNew && (time.Since(s.at) < seenEvery || time.Since(s.to) < seenEvery) {
+	answered := !s.at.Before(s.to)
+	if !(known > s.said && (isHorizon || answered)) && (time.Since(s.at) < seenEvery || time.Since(s.to) < seenEvery) {
 		return false
 	}
 	s.to = time.Now()
@@ -169,8 +171,26 @@ func (l *Log) announce(ctx context.Context) error {
 	}
 	l.past.seen.mu.Lock()
 	defer l.past.seen.mu.Unlock()
-	l.past.seen.at = now
+	l.past.seen.said, l.past.seen.at = max(l.past.seen.said, known), now
 	return nil
+}
+
+// wrote says what is known when a write of this process has ended that held
+// that up: no event may come any more that would have a follower say it. No
+// answer is awaited; if it is lost, a purge comes later.
+func (l *Log) wrote() {
+	s, known := l.past.seen, l.past.horizon.known()
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.kv == nil || known <= s.said {
+		return
+	}
+	if l.nc.Publish("$KV."+SeenName+"."+s.key, strconv.AppendUint(nil, uint64(known), 10)) == nil {
+		s.said = known
+	}
 }
 
 // mayBeBlind returns once this process may write objects whose last event was
