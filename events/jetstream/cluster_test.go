@@ -123,6 +123,17 @@ func (c *trio) open(i int) *Log {
 	return l
 }
 
+// waitCopy waits until a server itself has a stream's message: what the others
+// have it has a little later.
+func (c *trio) waitCopy(i int, stream string, want uint64) {
+	c.t.Helper()
+	for s, ok := c.servers[i].copyOf(stream); !ok || s.LastSeq < want; s, ok = c.servers[i].copyOf(stream) {
+		if err := wait(logtest.Context(c.t), retryPause); err != nil {
+			c.t.Fatalf("%s of s%d: %+v, want %d: %v", stream, i+1, s, want, err)
+		}
+	}
+}
+
 // startAll starts all three, which settle at once: one after the other they
 // would wait for each other.
 func (c *trio) startAll() {
@@ -208,6 +219,7 @@ func TestMajority(t *testing.T) {
 	if err := write(); err != nil {
 		t.Fatal(err)
 	}
+	c.waitCopy(0, HistName, uint64(last))
 	for i := 1; i < 3; i++ {
 		c.stop(i)
 		for err := write(); (err == nil) != (i == 1); err = write() {

@@ -170,10 +170,17 @@ func (l *Log) extent(ctx context.Context) (extent, error) {
 
 // Window is events.History's.
 func (l *Log) Window(ctx context.Context) (events.Window, error) {
-	if w, ok := l.loneWindow(ctx); ok {
+	e, alone, err := l.loneExtent(ctx)
+	if alone && err == nil {
+		w, err := l.loneWindow(ctx, e)
+		if err != nil {
+			return w, fmt.Errorf("the window of history: %w", err)
+		}
 		return w, nil
 	}
-	e, err := l.extent(ctx)
+	if !alone {
+		e, err = l.extent(ctx)
+	}
 	if err != nil {
 		return events.Window{}, fmt.Errorf("the window of history: %w", err)
 	}
@@ -366,7 +373,11 @@ func (l *Log) SeqAt(ctx context.Context, t time.Time) (events.Seq, error) {
 }
 
 func (l *Log) seqAt(ctx context.Context, t time.Time) (events.Seq, error) {
-	e, err := l.extent(ctx)
+	e, alone, err := l.loneExtent(ctx)
+	if alone && err == nil {
+		return l.loneSeqAt(ctx, e, t)
+	}
+	e, err = l.extent(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -381,6 +392,12 @@ func (l *Log) seqAt(ctx context.Context, t time.Time) (events.Seq, error) {
 	if err != nil {
 		return 0, err
 	}
+	return e.beforeFirst(next)
+}
+
+// beforeFirst returns the event before the first one that was stored after a
+// time, if the past holds it.
+func (e extent) beforeFirst(next events.Seq) (events.Seq, error) {
 	if next < e.begin() || next == e.begin() && next > 1 {
 		return 0, fmt.Errorf("history begins at event %d: %w", e.begin(), events.ErrGone)
 	}

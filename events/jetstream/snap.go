@@ -194,10 +194,15 @@ func (l *Log) load(ctx context.Context, s saved) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the state at %d: %w", s.Seq, err)
 	}
+	return data, s.verify(data)
+}
+
+// verify is an error if a state is not what its manifest says.
+func (s saved) verify(data []byte) error {
 	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != s.hash {
-		return nil, fmt.Errorf("the state at %d: its hash is not the manifest's: %w", s.Seq, errUnreadable)
+		return fmt.Errorf("the state at %d: its hash is not the manifest's: %w", s.Seq, errUnreadable)
 	}
-	return data, nil
+	return nil
 }
 
 // discard removes a kept state, its manifest first.
@@ -217,11 +222,7 @@ func (l *Log) discard(ctx context.Context, at events.Seq) error {
 // Snapshot is events.History's. A state that is not what its manifest says is
 // passed over.
 func (l *Log) Snapshot(ctx context.Context, at events.Seq) (events.Seq, iter.Seq2[events.Record, error], error) {
-	last, err := l.Last(ctx)
-	if err != nil {
-		return 0, nil, fmt.Errorf("the state at %d: %w", at, err)
-	}
-	w, err := l.extent(ctx)
+	w, last, load, err := l.kept(ctx)
 	if err != nil {
 		return 0, nil, fmt.Errorf("the state at %d: %w", at, err)
 	}
@@ -233,7 +234,7 @@ func (l *Log) Snapshot(ctx context.Context, at events.Seq) (events.Seq, iter.Seq
 		if s.Seq > at {
 			continue
 		}
-		data, err := l.load(ctx, s)
+		data, err := load(ctx, s)
 		if err == nil {
 			return s.Seq, decodeState(data), nil
 		}
@@ -246,6 +247,19 @@ func (l *Log) Snapshot(ctx context.Context, at events.Seq) (events.Seq, iter.Seq
 		return 0, events.All(nil), nil
 	}
 	return 0, nil, gone
+}
+
+// kept tells what there is of the past, where the log ends, and how a state is
+// loaded: a server that is left alone has its own copies.
+func (l *Log) kept(ctx context.Context) (e extent, last events.Seq, load func(context.Context, saved) ([]byte, error), err error) {
+	e, alone, err := l.loneExtent(ctx)
+	if alone {
+		return e, events.Seq(e.log.LastSeq), l.loneLoad, err
+	}
+	if last, err = l.Last(ctx); err == nil {
+		e, err = l.extent(ctx)
+	}
+	return e, last, l.load, err
 }
 
 const (

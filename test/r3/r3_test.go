@@ -4,6 +4,7 @@ package r3
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"net/http"
@@ -14,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rutterhq/rutter/events"
 )
 
 // long is how long faults follow one another; 0: each kind once.
@@ -218,9 +221,40 @@ var faults = []fault{
 			code, b := c.load.ask(c.t.Context(), c.load.client(i), i, http.MethodGet, "/rutter/v1/log?from=0", nil)
 			return code == http.StatusOK && strings.Count(string(b), "\n") > 10
 		})
+		c.past(i)
 		c.start((i + 1) % 3)
 		c.start((i + 2) % 3)
 	}},
+}
+
+// past has a server list what was there at the last event of the history that
+// it has, by a list at an old version and by what rutter get --at asks.
+func (c *control) past(i int) {
+	c.t.Helper()
+	maps, _, err := c.load.dump(c.t.Context(), i)
+	c.must(err)
+	at, want := events.Seq(0), map[string]events.Seq{}
+	for seq, what := range maps {
+		name, _, _ := strings.Cut(what, "=")
+		want[name], at = max(want[name], seq), max(at, seq)
+	}
+	for _, path := range []string{
+		fmt.Sprintf("%s?resourceVersionMatch=Exact&resourceVersion=%d", collection, at), fmt.Sprintf("/rutter/v1/at/%d%s", at, collection),
+	} {
+		code, b := c.load.ask(c.t.Context(), c.load.client(i), i, http.MethodGet, path, nil)
+		var got struct {
+			Items []configMap `json:"items"`
+		}
+		if code != http.StatusOK || json.Unmarshal(b, &got) != nil || len(got.Items) == 0 {
+			c.t.Errorf("s%d, asked for %s: %d %s", i+1, path, code, b)
+		}
+		for _, o := range got.Items {
+			// Every namespace has an object of this name.
+			if name := o.Metadata.Name; want[name] != o.seq() && name != "kube-root-ca.crt" {
+				c.t.Errorf("s%d, asked for %s: %s at %d, want %d", i+1, path, name, o.seq(), want[name])
+			}
+		}
+	}
 }
 
 func (c *control) must(err error) {
