@@ -46,6 +46,9 @@ func (c *committer) mend() error {
 	if has.last == 0 && purged > 0 {
 		return fmt.Errorf("stream %s is empty, and was purged only before %d: its files are missing", StreamName, purged)
 	}
+	if err := mendHead(blocks[HistName], HistName); err != nil {
+		return err
+	}
 	// History may hold events that the log has lost, and will give their Seqs
 	// to others. What was purged from the log was synced there before.
 	_, err = c.mendBlocks(blocks[HistName], HistName, mending{trusted: has.first, last: has.last})

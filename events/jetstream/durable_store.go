@@ -168,6 +168,9 @@ func (c *committer) begin(grouped bool) error {
 		}
 	}
 	if err == nil {
+		err = c.unpackEnds()
+	}
+	if err == nil {
 		err = c.syncDir(c.dir)
 	}
 	return err
