@@ -60,6 +60,11 @@ func (l *Log) Append(ctx context.Context, r events.Record) (events.Seq, error) {
 	tries, cancel := l.patience(ctx)
 	defer cancel()
 	seq, err := l.append(tries, r)
+	if errors.Is(err, events.ErrFull) && r.Key == events.HorizonKey {
+		if err = l.makeRoom(tries); err == nil {
+			seq, err = l.append(tries, r)
+		}
+	}
 	if err != nil {
 		return 0, fmt.Errorf("append %s: %w", r.Key, l.unavailable(ctx, tries, err))
 	}

@@ -31,6 +31,9 @@ const (
 	// tuneSlack of the budget may a limit differ from what it should be: each
 	// change writes the stream's configuration.
 	tuneSlack = 32
+	// horizonRoom is by how many bytes a log that is full may exceed its limit,
+	// for the event without which it can never forget anything.
+	horizonRoom = 64 << 10
 )
 
 // cachedUsage is the last one measured.
@@ -238,6 +241,23 @@ func (l *Log) tuneBudget(ctx context.Context, budget int64) error {
 		return fmt.Errorf("stream %s: set its budget: %w", StreamName, err)
 	}
 	_ = s
+	return l.syncStore()
+}
+
+// makeRoom lifts the limit of a log that is full, so that the horizon can be
+// told. Tend sets it back once there is room again.
+func (l *Log) makeRoom(ctx context.Context) error {
+	ask, cancel := l.question(ctx)
+	defer cancel()
+	info, err := l.stream.Info(ask)
+	if err != nil {
+		return fmt.Errorf("state of stream %s: %w", StreamName, err)
+	}
+	c := info.Config
+	c.MaxBytes = max(c.MaxBytes, int64(info.State.Bytes)) + horizonRoom
+	if _, err := l.api.UpdateStream(ask, c); err != nil {
+		return fmt.Errorf("stream %s: make room for the horizon: %w", StreamName, err)
+	}
 	return l.syncStore()
 }
 
