@@ -220,7 +220,13 @@ func (c *cutter) folder(from, to string) error {
 		if info.IsDir() {
 			err = c.folder(filepath.Join(from, name), filepath.Join(to, name))
 		} else {
-			err = c.file(source, filepath.Join(to, name), ino)
+			least := int64(0)
+			if keysFolder(from) {
+				// The server replaces a block of keys by one that is as long
+				// and without the key, which it syncs before.
+				least = c.lengths[durable[name]]
+			}
+			err = c.file(source, filepath.Join(to, name), ino, least)
 		}
 		if err != nil {
 			return err
@@ -229,7 +235,8 @@ func (c *cutter) folder(from, to string) error {
 	return nil
 }
 
-func (c *cutter) file(from, to string, ino uint64) error {
+// file copies a file of which so much is on disk at least.
+func (c *cutter) file(from, to string, ino uint64, least int64) error {
 	if has, ok := c.made[ino]; ok {
 		return os.Link(has, to)
 	}
@@ -237,7 +244,7 @@ func (c *cutter) file(from, to string, ino uint64) error {
 	if err != nil {
 		return err
 	}
-	size, synced := len(b), min(int(c.lengths[ino]), len(b))
+	size, synced := len(b), min(int(max(c.lengths[ino], least)), len(b))
 	if packedHead(b) > 0 {
 		synced = size // the server syncs what it packs before it renames it
 	}

@@ -24,6 +24,7 @@ import (
 var (
 	cuts    = flag.Int("cuts", 40, "how many power cuts TestPowerCut makes")
 	cutSeed = flag.Uint64("cutseed", 1, "the first seed of TestPowerCut")
+	oneLoad = flag.Int("cutload", -1, "the only kind of load of TestPowerCut; -1: all take turns")
 )
 
 // cutsPerKill is how many different cuts are made of one killed server's store.
@@ -36,9 +37,10 @@ const cutEnv = "RUTTER_TEST_CUT" // store, durability, load, sync to die in, see
 type cutLoad struct {
 	budget  int64         // of the stream; the size of its blocks follows from it
 	body    int           // of an event, in bytes, at most
-	keep    int           // purges leave at least so many events; 0: none
+	purge   int           // purges leave at least so many events; 0: none
 	pause   time.Duration // between purges, at most
 	side    bool          // whether a second stream is written to, and all synced
+	kept    bool          // whether states are kept and the log forgets, with objects that have keys
 	servers int           // one after another
 	lines   int           // after how many lines of the journal it ends, at most
 	syncs   int           // or in which sync, at most
@@ -47,9 +49,10 @@ type cutLoad struct {
 // The sizes of blocks are 32 kB, and 4 MB in the last.
 var cutLoads = []cutLoad{
 	{budget: 120_000, body: 1000, servers: 1, lines: 200, syncs: 60},
-	{budget: 120_000, body: 2000, servers: 3, lines: 2000, syncs: 400, keep: 20, pause: 100 * time.Millisecond},
-	{budget: 120_000, body: 2000, servers: 3, lines: 2000, syncs: 400, keep: 20, pause: 20 * time.Millisecond, side: true},
-	{budget: 16 << 20, body: 1 << 20, servers: 2, lines: 100, syncs: 200, keep: 3, pause: 20 * time.Millisecond},
+	{budget: 120_000, body: 2000, servers: 3, lines: 2000, syncs: 400, purge: 20, pause: 100 * time.Millisecond},
+	{budget: 120_000, body: 2000, servers: 3, lines: 2000, syncs: 400, purge: 20, pause: 20 * time.Millisecond, side: true},
+	{budget: 16 << 20, body: 1 << 20, servers: 2, lines: 100, syncs: 200, purge: 3, pause: 20 * time.Millisecond},
+	{budget: 120_000, body: 300, servers: 3, lines: 2000, syncs: 1500, pause: 50 * time.Millisecond, kept: true},
 }
 
 // side is a stream beside the log, as snapshots are.
@@ -61,33 +64,39 @@ const side = "SIDE"
 // the follower was shown is gone or another event.
 func TestPowerCut(t *testing.T) {
 	t.Parallel()
-	total := 0
-	for seed := *cutSeed; total < *cuts; seed++ {
+	var total cutTotals
+	for seed := *cutSeed; total.cuts < *cuts; seed++ {
 		if err := cutLife(t, Fsync, seed, &total); err != nil {
-			t.Fatalf("seed %d, cut %d: %v", seed, total, err)
+			t.Fatalf("seed %d, cut %d: %v", seed, total.cuts, err)
 		}
 	}
-	t.Logf("%d cuts", total)
+	t.Logf("%d cuts: %+v", total.cuts, total)
 }
 
 // TestPowerCutInterval sees that the test above finds what it looks for.
 func TestPowerCutInterval(t *testing.T) {
 	t.Parallel()
-	total := 0
+	var total cutTotals
 	for seed := uint64(1); seed <= 3; seed++ {
 		if err := cutLife(t, Interval, seed, &total); err != nil {
 			t.Logf("as it must, with %s: %v", Interval, err)
 			return
 		}
 	}
-	t.Fatalf("%d power cuts with %s lost nothing", total, Interval)
+	t.Fatalf("%d power cuts with %s lost nothing", total.cuts, Interval)
 }
+
+// cutTotals is what was cut, and what was promised before.
+type cutTotals struct{ cuts, acked, shown, saved, made, destroyed int }
 
 // cutLife is the life of one store: servers one after another, each killed,
 // each starting from what a cut left of the one before.
-func cutLife(t *testing.T, d Durability, seed uint64, total *int) error {
+func cutLife(t *testing.T, d Durability, seed uint64, total *cutTotals) error {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	load := int(seed) % len(cutLoads)
+	if *oneLoad >= 0 {
+		load = *oneLoad
+	}
 	root, err := os.MkdirTemp(t.TempDir(), "cut")
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +106,7 @@ func cutLife(t *testing.T, d Durability, seed uint64, total *int) error {
 	if err := os.Mkdir(store, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	told := promises{acked: map[events.Seq]string{}, shown: map[events.Seq]string{}}
+	told := promises{total: total, acked: map[events.Seq]string{}, shown: map[events.Seq]string{}, kept: newKeeping()}
 	for generation := range cutLoads[load].servers {
 		disk := newPlatter(t, store)
 		runAndKill(t, store, d, load, rng)
@@ -107,7 +116,7 @@ func cutLife(t *testing.T, d Durability, seed uint64, total *int) error {
 			}
 		}
 		for cut := range cutsPerKill {
-			*total++
+			total.cuts++
 			to := filepath.Join(root, fmt.Sprintf("%d-%d", generation, cut))
 			disk.cut(t, rng, to)
 			if cut == 0 {
@@ -169,6 +178,8 @@ type promises struct {
 	acked, shown map[events.Seq]string // the event's ID
 	purged       events.Seq            // what was asked to be purged
 	side         uint64                // events of the second stream that were synced
+	kept         keeping
+	total        *cutTotals
 }
 
 // add reads a line of serveUntilCut.
@@ -177,14 +188,19 @@ func (p *promises) add(line string) bool {
 	if len(f) < 2 {
 		return false
 	}
+	if p.kept.add(f, p.total) && f[0] != "acked" && f[0] != "shown" {
+		return true
+	}
 	n, err := strconv.ParseUint(f[1], 10, 64)
 	if err != nil {
 		return false
 	}
 	switch f[0] {
 	case "acked":
+		p.total.acked++
 		p.acked[events.Seq(n)] = f[2]
 	case "shown":
+		p.total.shown++
 		p.shown[events.Seq(n)] = f[2]
 	case "purge":
 		p.purged = max(p.purged, events.Seq(n))
@@ -235,6 +251,15 @@ func (p *promises) check(t *testing.T, store string, load cutLoad) error {
 				return fmt.Errorf("event %d was %s as %s and is %q; the log has %d to %d", seq, what, id, got[seq], first, last)
 			}
 		}
+	}
+	if load.kept {
+		if err := p.kept.check(t, ctx, l, store); err != nil {
+			return err
+		}
+		if last, err = l.Last(ctx); err != nil { // it wrote, too
+			return err
+		}
+		first = events.Seq(max(l.first.Load(), 1))
 	}
 	r := logtest.Record("after-the-cut", 0)
 	r.Seen = last
@@ -347,11 +372,16 @@ type cutUser struct {
 	disk   *recorder
 	rng    *rand.Rand
 
-	mu sync.Mutex // protects the following field and rng
-	at map[string]events.Seq
+	mu    sync.Mutex // protects the following fields and rng
+	at    map[string]events.Seq
+	state events.State // with kept: as the recorder has it,
+	upTo  events.Seq   // which has read up to here
 }
 
 func (u *cutUser) run(ctx context.Context) error {
+	if u.kept {
+		return u.keep(ctx)
+	}
 	last, err := u.log.Last(ctx)
 	if err != nil {
 		return err
@@ -368,7 +398,7 @@ func (u *cutUser) run(ctx context.Context) error {
 	for w := range 12 {
 		go func() { failed <- u.write(ctx, fmt.Sprintf("o%d", w)) }()
 	}
-	if u.keep > 0 {
+	if u.cutLoad.purge > 0 {
 		go func() { failed <- u.purge(ctx) }()
 	}
 	if u.side {
@@ -435,7 +465,7 @@ func (u *cutUser) purge(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		keep := events.Seq(u.keep + u.random(2*u.keep))
+		keep := events.Seq(u.cutLoad.purge + u.random(2*u.cutLoad.purge))
 		if last > keep {
 			if err := u.disk.note(fmt.Sprintf("purge %d", last-keep)); err != nil {
 				return err
