@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,8 +37,9 @@ func ParseDurability(s string) (Durability, error) {
 }
 
 // committer raises the durable Seq of a log whose writers and readers are all
-// in this process. There is no goroutine: of those who wait one syncs for all
-// that have come until then.
+// in this process. Of those who wait, one sync is for all that have come until
+// it begins. It has a goroutine of its own: a sync cannot be given up, but who
+// waits for one can go.
 //
 // The server has written a message to its block's file before it acknowledges
 // or delivers it. So who knows of a Seq finds it in the file, and a sync of
@@ -45,11 +47,17 @@ func ParseDurability(s string) (Durability, error) {
 type committer struct {
 	dir    string // the server's store
 	lazy   bool   // nothing is synced: what is known counts as durable
-	sync   syncer
+	disk   syncer
+	slow   time.Duration // after which a sync is talked of
+	log    func(level, message string)
 	failed func(error) // is told of the first error, and does not return in production
 
 	durable atomic.Uint64 // D: everything up to here is on disk
 	known   atomic.Uint64 // the last Seq that an answer or a delivery told of
+
+	kick  chan struct{} // holds a token if there may be a round to sync for
+	stop  chan struct{} // closed to end run
+	ended chan struct{} // closed when run has ended
 
 	turn  sync.Mutex // held by who syncs; protects the following fields
 	file  *os.File   // the newest block that was synced; nil: none yet
@@ -67,6 +75,12 @@ type round struct {
 	done chan struct{} // closed when it is over
 	err  error
 }
+
+// slowSync is how long a sync may take before the log says so.
+const slowSync = 5 * time.Second
+
+// errEnded says that nobody syncs any more.
+var errEnded = errors.New("the log's server has ended")
 
 // syncer syncs one file or folder. Tests watch it, and have it fail.
 type syncer func(f *os.File, folder bool) error
@@ -102,42 +116,80 @@ func (c *committer) wait(ctx context.Context, seq uint64) error {
 		defer c.mu.Unlock()
 		return c.err
 	}
-	r := c.next
-	mine := r == nil
-	if mine {
-		r = &round{done: make(chan struct{})}
-		c.next = r
+	if c.next == nil {
+		c.next = &round{done: make(chan struct{})}
 	}
+	r := c.next
 	c.mu.Unlock()
-	if mine {
-		c.run(r, seq)
-		return r.err
+	select {
+	case c.kick <- struct{}{}:
+	default: // one is enough
 	}
 	select {
 	case <-r.done:
 		return r.err
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-c.ended:
+	}
+	if isClosed(r.done) {
+		return r.err
+	}
+	return errEnded
+}
+
+// run syncs for all who wait, until stop is closed.
+func (c *committer) run() {
+	defer close(c.ended)
+	for {
+		select {
+		case <-c.kick:
+			c.syncRound()
+		case <-c.stop:
+			c.syncRound()
+			return
+		}
 	}
 }
 
-// run waits for its turn, and syncs for all of its round.
-func (c *committer) run(r *round, seq uint64) {
+// syncRound syncs for all that have come until it begins.
+func (c *committer) syncRound() {
 	c.turn.Lock()
 	defer c.turn.Unlock()
 	c.mu.Lock()
+	r := c.next
 	c.next = nil
-	r.err = c.err
+	err := c.err
 	c.mu.Unlock()
+	if r == nil {
+		return
+	}
 	// Whoever is in this round has raised known before.
-	if upTo := c.known.Load(); r.err == nil && c.durable.Load() < upTo {
-		if r.err = c.commit(); r.err == nil {
+	if upTo := c.known.Load(); err == nil && c.durable.Load() < upTo {
+		if err = c.commit(); err == nil {
 			raise(&c.durable, upTo)
 		} else {
-			r.err = c.fail(fmt.Errorf("event %d: %w", seq, r.err))
+			err = c.fail(fmt.Errorf("events up to %d: %w", upTo, err))
 		}
 	}
+	r.err = err
 	close(r.done)
+}
+
+// sync has the disk sync, and says so if that takes long: until it is done
+// nothing is acknowledged, and whoever wonders why must find the reason.
+func (c *committer) sync(f *os.File, folder bool) error {
+	var late atomic.Bool
+	begin := time.Now()
+	timer := time.AfterFunc(c.slow, func() {
+		late.Store(true)
+		c.log("error", fmt.Sprintf("the disk of %s has not finished a sync for %s: until it does no write is acknowledged", c.dir, c.slow))
+	})
+	err := c.disk(f, folder)
+	if !timer.Stop() && late.Load() {
+		c.log("warn", fmt.Sprintf("the disk of %s has finished a sync after %s", c.dir, time.Since(begin).Round(time.Millisecond)))
+	}
+	return err
 }
 
 // fail notes an error of the disk. What the kernel could not write it may have

@@ -144,9 +144,18 @@ func (c *committer) writeDurably(path, content string) error {
 
 // newCommitter returns the committer of a server that is to start.
 func newCommitter(c ServerConfig) *committer {
-	out := &committer{dir: c.Dir, lazy: c.Durability == Interval, sync: c.sync, failed: c.Fatal}
-	if out.sync == nil {
-		out.sync = syncDisk
+	out := &committer{
+		dir: c.Dir, lazy: c.Durability == Interval, disk: c.sync, slow: c.slow, log: c.Log, failed: c.Fatal,
+		kick: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
+	}
+	if out.disk == nil {
+		out.disk = syncDisk
+	}
+	if out.slow == 0 {
+		out.slow = slowSync
+	}
+	if out.log == nil {
+		out.log = func(string, string) {}
 	}
 	if out.failed == nil {
 		out.failed = func(err error) {

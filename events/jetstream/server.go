@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -73,7 +74,8 @@ type ServerConfig struct {
 	// may be the caller. nil ends the process.
 	Fatal func(error)
 
-	sync syncer // nil: the disk's own
+	sync syncer        // nil: the disk's own
+	slow time.Duration // 0: slowSync
 }
 
 // alone tells whether the log is written by this process only.
@@ -90,6 +92,7 @@ type Server struct {
 	// commits knows which events are on disk.
 	commits *committer
 	horizon horizon // what this process knows, if it alone writes
+	running sync.WaitGroup
 }
 
 // StartServer starts the server and returns when it is ready. Reading a large
@@ -182,6 +185,7 @@ func start(c ServerConfig, lock *os.File) (*Server, error) {
 			return nil, err
 		}
 	}
+	s.running.Go(commits.run)
 	return s, nil
 }
 
@@ -193,6 +197,8 @@ func (s *Server) Close() error {
 	}
 	s.server.Shutdown()
 	s.server.WaitForShutdown()
+	close(s.commits.stop)
+	s.running.Wait()
 	if err := errors.Join(gerr, s.commits.end(), s.lock.Close()); err != nil {
 		return fmt.Errorf("log store: %w", err)
 	}
