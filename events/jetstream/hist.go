@@ -170,23 +170,33 @@ func (l *Log) extent(ctx context.Context) (extent, error) {
 
 // Window is events.History's.
 func (l *Log) Window(ctx context.Context) (events.Window, error) {
+	w, err := l.window(ctx)
+	for before := w.First; errors.Is(err, js.ErrMsgNotFound); before = w.First {
+		// History's limits move its beginning, and have done so meanwhile.
+		if w, err = l.window(ctx); w.First == before {
+			break
+		}
+	}
+	if err != nil {
+		return w, fmt.Errorf("the window of history: %w", err)
+	}
+	return w, nil
+}
+
+func (l *Log) window(ctx context.Context) (events.Window, error) {
 	e, alone, err := l.loneExtent(ctx)
 	if alone && err == nil {
-		w, err := l.loneWindow(ctx, e)
-		if err != nil {
-			return w, fmt.Errorf("the window of history: %w", err)
-		}
-		return w, nil
+		return l.loneWindow(ctx, e)
 	}
 	if !alone {
 		e, err = l.extent(ctx)
 	}
 	if err != nil {
-		return events.Window{}, fmt.Errorf("the window of history: %w", err)
+		return events.Window{}, err
 	}
 	last, err := l.Last(ctx)
 	if err != nil {
-		return events.Window{}, fmt.Errorf("the window of history: %w", err)
+		return events.Window{}, err
 	}
 	w := events.Window{First: e.begin(), Last: last, Bytes: l.diskBytes(HistName, e.hist.Bytes)}
 	if w.First > w.Last {
@@ -200,7 +210,7 @@ func (l *Log) Window(ctx context.Context) (events.Window, error) {
 	defer cancel()
 	m, err := stream.GetMsg(ask, uint64(w.First))
 	if err != nil {
-		return w, fmt.Errorf("the window of history: its first event: %w", err)
+		return w, fmt.Errorf("its first event: %w", err)
 	}
 	w.Since = m.Time.UTC()
 	return w, nil
