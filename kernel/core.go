@@ -147,6 +147,7 @@ type Core struct {
 	inflight        int
 	writes          uint64 // for ids
 	waiting         map[task]pending
+	now             time.Time // of the last round
 }
 
 // task is what waits: a decider, by its index, and the key to decide on.
@@ -211,12 +212,16 @@ func (c *Core) await(t task, due time.Time, woke ...*Entry) {
 }
 
 // Ready makes all the decisions that wait and are due, and returns what is to
-// be appended. The caller reports each proposal to Done, in any order.
+// be appended. The caller reports each proposal to Done, in any order. If now is
+// before that of the last round the clock was set back, and what was put off
+// until a time may have been put off by a clock that was ahead: all is due.
 func (c *Core) Ready(now time.Time) (out []Proposal) {
 	if c.inflight > 0 || !c.idle() {
 		return nil
 	}
-	later := func(t task) bool { return c.waiting[t].due.After(now) }
+	back := now.Before(c.now)
+	later := func(t task) bool { return !back && c.waiting[t].due.After(now) }
+	c.now = now
 	due := slices.DeleteFunc(slices.Collect(maps.Keys(c.waiting)), later)
 	slices.SortFunc(due, func(a, b task) int { // a map has no order that replays
 		return cmp.Or(cmp.Compare(a.decider, b.decider), cmp.Compare(a.key.String(), b.key.String()))

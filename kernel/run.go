@@ -22,6 +22,8 @@ const (
 	noSeq = ^Seq(0)
 	// rereadAfter is the wait before a log that failed is read again.
 	rereadAfter = 200 * time.Millisecond
+	// lookAgain bounds a wait for a time: a clock that jumped is noticed then.
+	lookAgain = time.Minute
 	// appendWindow bounds the appends that one Run has in flight. More only adds
 	// latency (measured on JetStream).
 	appendWindow = 128
@@ -88,12 +90,12 @@ func (m *Mirror) At(ctx context.Context, seq Seq) (*View, error) {
 	return m.View(), nil
 }
 
-// wait waits for a channel, or for a time that is not zero, and tells whether
-// ctx goes on.
+// wait waits for a channel, or for a time that is not zero, but not longer than
+// lookAgain for that, and tells whether ctx goes on.
 func wait(ctx context.Context, c <-chan struct{}, until time.Time) bool {
 	var alarm <-chan time.Time
 	if !until.IsZero() {
-		alarm = time.After(time.Until(until))
+		alarm = time.After(min(time.Until(until), lookAgain))
 	}
 	select {
 	case <-c:
@@ -114,7 +116,8 @@ func (m *Mirror) Since(ctx context.Context, after Seq) iter.Seq[Step] {
 }
 
 // follow is Since that also yields a Step, perhaps without events, when the
-// alarm has come, which its reader may set at every Step.
+// alarm has come, which its reader may set at every Step, and every lookAgain
+// until then.
 func (m *Mirror) follow(ctx context.Context, after Seq, alarm *time.Time) iter.Seq[Step] {
 	return func(yield func(Step) bool) {
 		var l *link // that this reader stands on; nil: it starts over
@@ -145,12 +148,11 @@ func (m *Mirror) follow(ctx context.Context, after Seq, alarm *time.Time) iter.S
 // says ErrGone is read from its beginning, and the old View stays until the
 // new one is complete.
 func (m *Mirror) Run(ctx context.Context) error {
-	for v := m.View(); ctx.Err() == nil; {
+	for v := m.View(); ctx.Err() == nil; wait(ctx, nil, time.Now().Add(rereadAfter)) {
 		err := m.read(ctx, v)
 		if v = m.View(); errors.Is(err, events.ErrGone) {
 			v = NewView(m.schema)
 		}
-		wait(ctx, nil, time.Now().Add(rereadAfter))
 	}
 	return nil
 }
@@ -210,9 +212,9 @@ func (m *Mirror) publish(v *View, es []Event, fresh bool) {
 }
 
 // Run lets the deciders decide until ctx ends: it drives a Core with a log, a
-// Mirror of that log that somebody else runs, and the clock. build names the
+// Mirror of that log that somebody else runs, and a clock: Now. build names the
 // program, instance this run of it, unique among all writers of the log.
-func Run(ctx context.Context, log events.Log, m *Mirror, lg zerolog.Logger, build, instance string, deciders ...Decider) error {
+func Run(ctx context.Context, log events.Log, m *Mirror, lg zerolog.Logger, clock func() time.Time, build, instance string, deciders ...Decider) error {
 	core := NewCore(m.schema, build, instance, deciders...)
 	var alarm time.Time
 	for step := range m.follow(ctx, noSeq, &alarm) {
@@ -224,14 +226,14 @@ func Run(ctx context.Context, log events.Log, m *Mirror, lg zerolog.Logger, buil
 		var g errgroup.Group
 		g.SetLimit(appendWindow)
 		var mu sync.Mutex // protects core
-		for _, p := range core.Ready(now()) {
+		for _, p := range core.Ready(clock()) {
 			g.Go(func() error {
 				seq, err := log.Append(ctx, p.Record)
 				lg.Debug().Err(err).Str("actor", p.Source).Stringer("key", p.Key).Str("event", p.Type).
 					Uint64("seq", uint64(seq)).Uint64("seen", uint64(p.Seen)).Msg("proposed")
 				mu.Lock()
 				defer mu.Unlock()
-				core.Done(p, seq, err, now())
+				core.Done(p, seq, err, clock())
 				return nil
 			})
 		}
@@ -241,9 +243,9 @@ func Run(ctx context.Context, log events.Log, m *Mirror, lg zerolog.Logger, buil
 	return nil
 }
 
-// now is the clock of deciders: without a monotonic part, and in UTC, so that
+// Now is the clock of deciders: without a monotonic part, and in UTC, so that
 // it is the same after a round trip through the log.
-func now() time.Time { return time.Now().Round(0).UTC() }
+func Now() time.Time { return time.Now().Round(0).UTC() }
 
 // Setter makes a part of the world that is configured as a whole (a routing
 // table, eBPF maps) match the View.
@@ -288,9 +290,9 @@ type Stepper struct {
 	// Wakes names the things that an event may concern.
 	Wakes func(v *View, e Event) []Key
 	// Step looks at one thing, in the View and in the world, and does the next
-	// thing that is to be done, at most one. It returns when to look again:
-	// zero means not before something wakes it. After an error it is called
-	// again.
+	// thing that is to be done, at most one. It returns when to look again, at
+	// the latest (it looks every lookAgain until then): zero means not before
+	// something wakes it. After an error it is called again.
 	Step func(ctx context.Context, v *View, k Key) (again time.Time, err error)
 	// Pokes runs beside the rest and tells of things that the world itself
 	// woke: a container that exited.
@@ -303,9 +305,8 @@ func (s Stepper) Run(ctx context.Context, m *Mirror, lg zerolog.Logger) error {
 	g, ctx := errgroup.WithContext(ctx)
 	var mu sync.Mutex // protects woken
 	woken := map[Key]chan struct{}{}
-	live := func(k Key, woke <-chan struct{}) error {
-		for again := (time.Time{}); wait(ctx, woke, again); {
-			var err error
+	live := func(k Key, woke <-chan struct{}) {
+		for again, err := (time.Time{}), error(nil); wait(ctx, woke, again); {
 			if again, err = s.Step(ctx, m.View(), k); err != nil && ctx.Err() == nil {
 				lg.Warn().Err(err).Str("stepper", s.Name).Stringer("key", k).Msg("step failed; will try again")
 				again = time.Now().Add(retryAfter)
@@ -314,11 +315,10 @@ func (s Stepper) Run(ctx context.Context, m *Mirror, lg zerolog.Logger) error {
 			if again.IsZero() && len(woke) == 0 {
 				delete(woken, k)
 				mu.Unlock()
-				break
+				return
 			}
 			mu.Unlock()
 		}
-		return nil
 	}
 	wake := func(k Key) {
 		mu.Lock()
@@ -326,7 +326,7 @@ func (s Stepper) Run(ctx context.Context, m *Mirror, lg zerolog.Logger) error {
 		if woken[k] == nil {
 			woke := make(chan struct{}, 1)
 			woken[k] = woke
-			g.Go(func() error { return live(k, woke) })
+			g.Go(func() error { live(k, woke); return nil })
 		}
 		select {
 		case woken[k] <- struct{}{}:

@@ -50,7 +50,7 @@ func TestRunDecidesUntilNothingIsLeft(t *testing.T) {
 		ctx, cancel := context.WithCancel(ctx)
 		var ended sync.WaitGroup
 		ended.Go(func() {
-			if err := kernel.Run(ctx, log, m, zerolog.Nop(), "test", "run", copier(nil)); err != nil {
+			if err := kernel.Run(ctx, log, m, zerolog.Nop(), kernel.Now, "test", "run", copier(nil)); err != nil {
 				t.Error(err)
 			}
 		})

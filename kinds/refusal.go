@@ -100,13 +100,15 @@ func (Schema) Refused(v *kernel.View, decider string, k kernel.Key, why []*kerne
 		}
 	}
 	was := RefusalOf(v, decider, k)
+	// A time beyond the longest wait was told by a clock that was ahead.
+	waits := was != nil && now.Before(was.Spec.RetryTime.Time) && !was.Spec.RetryTime.After(now.Add(retryRefusedMax))
 	switch {
 	case spec.Refused == 0 && was == nil:
 		return nil, time.Time{}
 	case spec.Refused == 0:
 		change := Refusals.Remove(was, "", "nothing is refused any longer")
 		return &change, time.Time{}
-	case was != nil && was.Spec.Reason == spec.Reason && now.Before(was.Spec.RetryTime.Time):
+	case waits && was.Spec.Reason == spec.Reason:
 		return nil, was.Spec.RetryTime.Time
 	}
 	told := &rutterv1.Refusal{ObjectMeta: metav1.ObjectMeta{Name: refusalName(decider, k)}, Spec: spec}

@@ -28,13 +28,13 @@ const (
 	machineCount = 4
 	// settleWithin bounds the simulated time from the last fault until what the
 	// users asked for is reached: a crashed container waits for 5 minutes, a
-	// rollout for a deadline, and a pod of a dead node for its eviction. To it
-	// comes by how much a clock was wrong.
+	// rollout for a deadline, and a pod of a dead node for its eviction. What a
+	// clock that was ahead has put off is looked at as soon as it is right again.
 	settleWithin = 45 * time.Minute
 	// sumUpWithin is for how long statuses may then still be summed up, and
-	// claims of addresses that nobody has be given back. To it, too, comes by how
-	// much a clock was wrong: what was to be looked at again by a clock that was
-	// ahead is looked at that much later.
+	// claims of addresses that nobody has be given back. To it comes by how much
+	// a clock was wrong: how old a claim is only the times of events tell, and one
+	// that is given back too early is given twice.
 	sumUpWithin = 15 * time.Minute
 	// quietFor is for how long nothing may happen after that.
 	quietFor = 30 * time.Minute
@@ -341,7 +341,7 @@ func (w *World) settle() error {
 
 // calmDown waits until all is as the users want it, and that nothing follows.
 func (w *World) calmDown() error {
-	if err := w.rest(w.now.Add(settleWithin+w.worstSkew), true); err != nil {
+	if err := w.rest(w.now.Add(settleWithin), true); err != nil {
 		return err
 	}
 	if err := w.rest(w.now.Add(sumUpWithin+w.worstSkew), false); err != nil {

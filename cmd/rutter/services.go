@@ -43,7 +43,7 @@ func (s *service) named(name string) zerolog.Logger { return s.lg.With().Str(zlo
 
 func (s *service) decide(ctx context.Context, name string, deciders []kernel.Decider) error {
 	return s.lead(ctx, name, func(ctx context.Context) error {
-		return kernel.Run(ctx, s.log, s.mirror, s.named(name), build, instance(name), deciders...)
+		return kernel.Run(ctx, s.log, s.mirror, s.named(name), kernel.Now, build, instance(name), deciders...)
 	})
 }
 

@@ -24,9 +24,6 @@ const (
 	leaseTakeover = 5 * time.Second
 	// leasePoll is how often others look at a lease.
 	leasePoll = 500 * time.Millisecond
-	// leaseTTL is after how long the server forgets a lease: takeover does not
-	// wait for it.
-	leaseTTL = time.Minute
 )
 
 // What ends a lease.
@@ -63,7 +60,7 @@ type lease struct {
 	kv           js.KeyValue
 	name, holder string
 	revision     uint64
-	until        time.Time // this process may trust it so long
+	until        time.Time // this process may trust it so long, by its monotonic clock
 }
 
 // acquire waits until the lease is free, or was not renewed for long enough,
@@ -171,7 +168,9 @@ func isWrongRevision(err error) bool {
 func (l *Log) makeBuckets(ctx context.Context) error {
 	replicas := l.stream.CachedInfo().Config.Replicas
 	for _, c := range []js.KeyValueConfig{
-		{Bucket: LeaseBucket, Description: "who decides", TTL: leaseTTL},
+		// The server does not forget leases: it would by its wall clock, at once
+		// when that is set forward.
+		{Bucket: LeaseBucket, Description: "who decides"},
 		{Bucket: SumBucket, Description: "what the servers folded", TTL: sumTTL},
 	} {
 		c.Storage, c.Replicas, c.MaxBytes = js.FileStorage, replicas, maxBucket

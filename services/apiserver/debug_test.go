@@ -179,7 +179,7 @@ func decided(t *testing.T) (*cluster, *api) {
 	a := c.start()
 	g, ctx := errgroup.WithContext(t.Context())
 	g.Go(func() error {
-		return kernel.Run(ctx, c.log, a.s.cfg.Mirror, a.s.cfg.Logger, "test", "marker.1", marker)
+		return kernel.Run(ctx, c.log, a.s.cfg.Mirror, a.s.cfg.Logger, kernel.Now, "test", "marker.1", marker)
 	})
 	w := a.watch(configMaps + "?watch=1&fieldSelector=metadata.name%3Done-mark")
 	a.want(201, "POST", configMaps, configMap("one", "a", "1"))

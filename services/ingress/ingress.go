@@ -38,7 +38,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return kernel.Setter[*Table]{Name: "ingress", Reads: Reads, Goal: Routes, Equal: Equal, Set: p.Set}.Run(ctx, cfg.Mirror, cfg.Logger)
 	})
 	g.Go(func() error {
-		return kernel.Run(ctx, cfg.Log, cfg.Mirror, cfg.Logger, cfg.Build, cfg.Instance, Deciders()...)
+		return kernel.Run(ctx, cfg.Log, cfg.Mirror, cfg.Logger, kernel.Now, cfg.Build, cfg.Instance, Deciders()...)
 	})
 	secure := tls.NewListener(cfg.HTTPS, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.certificate, NextProtos: []string{"h2", "http/1.1"}})
 	for _, l := range []net.Listener{cfg.HTTP, secure} {

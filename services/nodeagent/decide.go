@@ -202,7 +202,7 @@ func decideStarts(g Goal, w *World, r run, now time.Time) Action {
 			continue
 		}
 		if c.Phase == Exited {
-			if at := restartAt(c); now.Before(at) {
+			if at := restartAt(c, now); now.Before(at) {
 				later(at)
 				continue
 			}
@@ -230,9 +230,10 @@ func decideStarts(g Goal, w *World, r run, now time.Time) Action {
 	return wait
 }
 
-// restartAt is when a container that exited may run again.
-func restartAt(c *Container) time.Time {
-	if held := heldBack(c); held > 0 {
+// restartAt is when a container that exited may run again. One that has not
+// exited yet exited by a clock that was ahead: it has waited for long enough.
+func restartAt(c *Container, now time.Time) time.Time {
+	if held := heldBack(c); held > 0 && !c.Last.FinishedAt.After(now) {
 		return c.Last.FinishedAt.Add(held)
 	}
 	return time.Time{}
