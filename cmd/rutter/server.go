@@ -90,7 +90,7 @@ func (s *serverFlags) remember() (*membership, error) {
 			return nil, err
 		}
 	}
-	if m.Name != "" && s.name != "" && m.Name != s.name {
+	if m.Name != "" && s.name != "" && m.Name != s.name && len(m.Join) > 0 {
 		return nil, fmt.Errorf("--name %s: this server is %s, by which name it has made promises to the others", s.name, m.Name)
 	}
 	if s.name != "" {
@@ -148,6 +148,9 @@ func (s *serverFlags) run(ctx context.Context) error {
 		return err
 	}
 	defer server.Close()
+	if err := s.grow(ctx, server, lg); err != nil {
+		return err
+	}
 	log, err := s.openLog(ctx, server, m, lg)
 	if err != nil {
 		return err
@@ -188,6 +191,9 @@ func (s *serverFlags) run(ctx context.Context) error {
 // startServer starts the embedded NATS server, which keeps the log alone or
 // with the others.
 func (s *serverFlags) startServer(m *membership, ca *pki.CA, lg zerolog.Logger) (*jetstream.Server, error) {
+	if err := s.setAside(m); err != nil {
+		return nil, err
+	}
 	c := jetstream.ServerConfig{Dir: s.log(), Log: func(level, message string) {
 		if l, err := zerolog.ParseLevel(level); err == nil && l >= zerolog.WarnLevel {
 			lg.WithLevel(l).Msg(message)
@@ -195,9 +201,6 @@ func (s *serverFlags) startServer(m *membership, ca *pki.CA, lg zerolog.Logger) 
 	}}
 	if len(m.Join) == 0 {
 		return jetstream.StartServer(c)
-	}
-	if begun, shared := hasLog(s.log()); begun && !shared {
-		return nil, fmt.Errorf("%s: this log was begun by one server alone, and three cannot go on with it", s.log())
 	}
 	keys, err := serverTLS(ca, m.Name, s.peers)
 	if err != nil {

@@ -214,6 +214,9 @@ func ensureStream(ctx context.Context, api js.JetStream, o Options) (js.Stream, 
 		return nil, fmt.Errorf("stream %s: %w", StreamName, err)
 	}
 	has := s.CachedInfo().Config
+	if incomplete(has) {
+		return nil, errAwaited
+	}
 	if err := validate(has); err != nil {
 		return nil, fmt.Errorf("stream %s: %w", StreamName, err)
 	}

@@ -40,6 +40,7 @@ type control struct {
 	machine [3]*machine
 	process [3]*exec.Cmd
 	load    *load
+	alone   bool // the first server is to be alone
 }
 
 func (c *control) data(i int) string { return filepath.Join(c.dir, fmt.Sprintf("s%d", i+1)) }
@@ -56,7 +57,10 @@ func (c *control) start(i int) {
 	address := fmt.Sprintf("198.51.100.%d", i+1)
 	args := []string{c.bin, "server", "--data", c.data(i), "--run", c.data(i) + ".run", "--name", fmt.Sprintf("s%d", i+1),
 		"--listen", address + ":6443", "--advertise", address, "--http", address + ":80", "--https", address + ":443",
-		"--peer-listen", fmt.Sprintf("192.0.2.%d:7422", i+1), "--join", strings.Join(others, ",")}
+		"--peer-listen", fmt.Sprintf("192.0.2.%d:7422", i+1)}
+	if !c.alone {
+		args = append(args, "--join", strings.Join(others, ","))
+	}
 	if i > 0 {
 		args = append(args, "--join-file", filepath.Join(c.data(0), "join.json"))
 	}
@@ -129,8 +133,8 @@ func (c *control) tryWrite(i int) int {
 	return code
 }
 
-// newControl starts three servers and waits until all serve.
-func newControl(t *testing.T) *control {
+// newMachines makes three machines for servers, of which none is started.
+func newMachines(t *testing.T) *control {
 	t.Helper()
 	c := &control{t: t, bin: os.Getenv("RUTTER_TEST_RUTTER")}
 	var err error
@@ -152,22 +156,37 @@ func newControl(t *testing.T) *control {
 	for i := range c.machine {
 		c.machine[i] = newMachine(t, i+1)
 	}
+	return c
+}
+
+// connect waits for the credentials of the servers that were started, and
+// prepares their load.
+func (c *control) connect() {
+	c.t.Helper()
 	var files, hosts [3]string
 	for i := range files {
+		files[i], hosts[i] = filepath.Join(c.data(i), "admin.kubeconfig"), fmt.Sprintf("https://198.51.100.%d:6443", i+1)
+		if c.process[i] != nil {
+			c.poll("the API's credentials", func() bool { _, err := os.Stat(files[i]); return err == nil })
+		} else {
+			files[i] = files[0]
+		}
+	}
+	c.load = newLoad(c.t, files, hosts)
+}
+
+// newControl starts three servers and waits until all serve.
+func newControl(t *testing.T) *control {
+	t.Helper()
+	c := newMachines(t)
+	for i := range c.machine {
 		c.start(i)
 		if i == 0 {
-			wait := time.Now()
-			for _, err := os.Stat(filepath.Join(c.data(0), "join.json")); err != nil && time.Since(wait) < patience; {
-				time.Sleep(20 * time.Millisecond)
-				_, err = os.Stat(filepath.Join(c.data(0), "join.json"))
-			}
+			join := filepath.Join(c.data(0), "join.json")
+			c.poll("the join file", func() bool { _, err := os.Stat(join); return err == nil })
 		}
-		files[i], hosts[i] = filepath.Join(c.data(i), "admin.kubeconfig"), fmt.Sprintf("https://198.51.100.%d:6443", i+1)
 	}
-	for _, f := range files {
-		c.poll("the API's credentials", func() bool { _, err := os.Stat(f); return err == nil })
-	}
-	c.load = newLoad(t, files, hosts)
+	c.connect()
 	c.whole("the start")
 	return c
 }
