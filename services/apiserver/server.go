@@ -106,6 +106,7 @@ type Server struct {
 	nodes    *nodeProxy
 	metrics  *metrics
 	presence *presence
+	unused   unusedKeys
 	tls      *tls.Config
 	started  chan struct{} // closed once the bootstrap objects are there
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/rutterhq/rutter/kernel"
@@ -13,10 +14,20 @@ import (
 const (
 	// shredEvery is how often keys are looked for that no object needs.
 	shredEvery = 10 * time.Minute
-	// keyUnused is the least age of a key whose object has never been seen before
-	// it is taken for one of a write that failed: ten times what a write may take.
+	// keyUnused is how long a key must have been known here, and its object never
+	// seen, before it is taken for one of a write that failed: ten times what a
+	// write may take.
 	keyUnused = 10 * answerTimeout
 )
+
+// unusedKeys are those whose objects have never been seen.
+type unusedKeys struct {
+	mu sync.Mutex // held by who sweeps; protects the following field
+	// since is when each was first found so, by this process' own clock, which no
+	// one can set: by the time at which it was made a key would be old at once
+	// when the wall clock is set forward, while its object is still being written.
+	since map[string]time.Time
+}
 
 // shred destroys the keys of objects that are gone, so that nobody can read any
 // more what the log held of their values. It follows the log, so it does not
@@ -72,6 +83,8 @@ func (s *Server) sweep(ctx context.Context) {
 }
 
 func (s *Server) sweepKeys(ctx context.Context) (destroyed int, err error) {
+	s.unused.mu.Lock()
+	defer s.unused.mu.Unlock()
 	keys := s.cfg.Schema.Keys
 	all, err := keys.All(ctx)
 	if err != nil || len(all) == 0 {
@@ -88,14 +101,26 @@ func (s *Server) sweepKeys(ctx context.Context) (destroyed int, err error) {
 			gone[uidOf(e)] = e.Delete
 		}
 	}
-	for id, made := range all {
-		if dead, seen := gone[id]; dead || !seen && s.out.Now().Sub(made) > keyUnused {
-			if err := keys.Destroy(ctx, id); err != nil {
-				return destroyed, err
+	now, unused := s.out.Now(), map[string]time.Time{}
+	for id := range all {
+		dead, seen := gone[id]
+		if !seen {
+			since, found := s.unused.since[id]
+			if !found {
+				since = now
 			}
-			destroyed++
+			unused[id] = since
+			dead = now.Sub(since) > keyUnused
 		}
+		if !dead {
+			continue
+		}
+		if err := keys.Destroy(ctx, id); err != nil {
+			return destroyed, err
+		}
+		destroyed++
 	}
+	s.unused.since = unused
 	return destroyed, nil
 }
 

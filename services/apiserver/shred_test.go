@@ -155,6 +155,32 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// TestAKeyThatTheClockMakesOld: the wall clock is set forward by hours, or is ahead
+// of that of the log's server, while a Secret's key is made and it is not yet
+// written. The key must be there when it is.
+func TestAKeyThatTheClockMakesOld(t *testing.T) {
+	c := newCluster(t)
+	keys := new(memory.Keys)
+	c.keys = keys
+	a := c.start()
+	ahead := time.Now().Add(3 * time.Hour)
+	var past time.Duration
+	s := &Server{cfg: a.s.cfg, out: a.s.out}
+	s.out.Now = func() time.Time { return ahead.Add(past) }
+	if err := keys.Make(t.Context(), "on-its-way"); err != nil {
+		t.Fatal(err)
+	}
+	for _, past = range []time.Duration{0, keyUnused / 2, keyUnused, keyUnused + time.Second} {
+		want := 0
+		if past > keyUnused {
+			want = 1
+		}
+		if n, err := s.sweepKeys(t.Context()); n != want || err != nil {
+			t.Errorf("after %s: %d destroyed, %v, want %d", past, n, err, want)
+		}
+	}
+}
+
 // TestSecretsFromBefore: those that the cluster's key sealed are read as ever,
 // and get a key of their own with the next write of a user.
 func TestSecretsFromBefore(t *testing.T) {
