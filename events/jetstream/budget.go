@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -22,6 +23,10 @@ const (
 
 // snapStream is the stream behind the object store of states.
 const snapStream = "OBJ_" + SnapName
+
+// DiskBucket is the key-value bucket in which each of several servers says how
+// many bytes of its disk the log may take.
+const DiskBucket = "DISK"
 
 const (
 	// usageAge is for how long a measured usage is good.
@@ -203,8 +208,12 @@ func (l *Log) Tend(ctx context.Context) error {
 	ask, cancel := l.question(ctx)
 	info, err := l.stream.Info(ask)
 	cancel()
+	budget := int64(0)
 	if err == nil {
-		err = errors.Join(l.setKeep(ctx, nil), l.tuneBudget(ctx, budgetIn(info.Config)), l.thin(ctx))
+		budget, err = l.leastBudget(ctx, budgetIn(info.Config))
+	}
+	if err == nil {
+		err = errors.Join(l.setKeep(ctx, nil), l.tuneBudget(ctx, budget), l.thin(ctx))
 	}
 	if err != nil {
 		return fmt.Errorf("tend the log's bounds: %w", err)
@@ -217,12 +226,20 @@ func (l *Log) tuneBudget(ctx context.Context, budget int64) error {
 	if budget <= 0 {
 		return nil
 	}
-	others := int64(0)
-	if l.server != nil {
-		others = l.diskBytes(HistName, 0) + l.diskBytes(snapStream, 0)
-	}
 	ask, cancel := l.question(ctx)
 	defer cancel()
+	others := int64(0)
+	for _, name := range []string{HistName, snapStream} {
+		said := uint64(0)
+		if l.server == nil {
+			s, err := l.past.api.Stream(ask, name)
+			if err != nil {
+				return fmt.Errorf("stream %s: %w", name, err)
+			}
+			said = s.CachedInfo().State.Bytes
+		}
+		others += l.diskBytes(name, said)
+	}
 	info, err := l.stream.Info(ask)
 	if err != nil {
 		return fmt.Errorf("state of stream %s: %w", StreamName, err)
@@ -259,6 +276,58 @@ func (l *Log) makeRoom(ctx context.Context) error {
 		return fmt.Errorf("stream %s: make room for the horizon: %w", StreamName, err)
 	}
 	return l.syncStore()
+}
+
+// shareBudget tells the other servers what this one's disk may take, and returns
+// what all of them can.
+func (l *Log) shareBudget(ctx context.Context, budget int64) (int64, error) {
+	if !l.several || l.server == nil {
+		return budget, nil
+	}
+	ask, cancel := l.question(ctx)
+	defer cancel()
+	kv, err := l.api.KeyValue(ask, DiskBucket)
+	if err == nil {
+		_, err = kv.PutString(ask, l.server.server.Name(), strconv.FormatInt(budget, 10))
+	}
+	if err != nil {
+		return 0, fmt.Errorf("say what this disk may take: %w", err)
+	}
+	return l.leastBudget(ctx, budget)
+}
+
+// leastBudget returns the least of what the servers' disks may take, also of
+// those that are down; if none has said it, what is the budget now.
+func (l *Log) leastBudget(ctx context.Context, now int64) (int64, error) {
+	if !l.several || l.server == nil {
+		return now, nil
+	}
+	ask, cancel := l.question(ctx)
+	defer cancel()
+	kv, err := l.api.KeyValue(ask, DiskBucket)
+	if err != nil {
+		return 0, fmt.Errorf("what the disks may take: %w", err)
+	}
+	servers, err := kv.Keys(ask)
+	if err != nil && !errors.Is(err, js.ErrNoKeysFound) {
+		return 0, fmt.Errorf("what the disks may take: %w", err)
+	}
+	least := int64(math.MaxInt64)
+	for _, s := range servers {
+		e, err := kv.Get(ask, s)
+		if err != nil {
+			return 0, fmt.Errorf("what the disk of %s may take: %w", s, err)
+		}
+		n, err := strconv.ParseInt(string(e.Value()), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("what the disk of %s may take: %w", s, err)
+		}
+		least = min(least, n)
+	}
+	if len(servers) == 0 {
+		least = now
+	}
+	return least, nil
 }
 
 // thin removes the states that need not be kept.

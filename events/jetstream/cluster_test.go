@@ -111,11 +111,16 @@ func (c *trio) stop(i int) {
 // open opens the log at one of the servers by a connection of this process.
 func (c *trio) open(i int) *Log {
 	c.t.Helper()
+	return c.openWith(i, 1<<30)
+}
+
+func (c *trio) openWith(i int, budget int64) *Log {
+	c.t.Helper()
 	nc, err := c.servers[i].Connect()
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	l, err := Open(logtest.Context(c.t), nc, Options{Budget: 1 << 30, Replicas: Servers, GiveUp: 5 * time.Second})
+	l, err := Open(logtest.Context(c.t), nc, Options{Budget: budget, Replicas: Servers, GiveUp: 5 * time.Second})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -196,6 +201,30 @@ func TestLogOfThree(t *testing.T) {
 			}
 		}}
 	})
+}
+
+// TestLeastBudget opens the log at servers with disks of different sizes, the
+// smallest neither first nor last: its budget is that of all.
+func TestLeastBudget(t *testing.T) {
+	t.Parallel()
+	ctx, c := logtest.Context(t), newTrio(t)
+	c.startAll()
+	for n, step := range []struct {
+		server       int
+		budget, want int64
+	}{{0, 800 << 20, 800 << 20}, {1, 500 << 20, 500 << 20}, {2, 900 << 20, 500 << 20}, {0, 700 << 20, 500 << 20}, {1, 1 << 30, 700 << 20}} {
+		l := c.openWith(step.server, step.budget)
+		for range 2 { // as it is, and after it was tended
+			l.past.usage.at = time.Time{}
+			u, err := l.Usage(ctx)
+			if err != nil || u.Budget != step.want {
+				t.Errorf("step %d: the budget is %d MiB, %v, want %d", n+1, u.Budget>>20, err, step.want>>20)
+			}
+			if err := l.Tend(ctx); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 }
 
 // TestMajority takes servers away until one is left, and brings them back: two

@@ -85,7 +85,11 @@ func (l *Log) openPast(ctx context.Context, api js.JetStream, o Options) error {
 			return err
 		}
 	}
-	return l.tuneBudget(ctx, o.Budget)
+	budget, err := l.shareBudget(ctx, o.Budget)
+	if err != nil {
+		return err
+	}
+	return l.tuneBudget(ctx, budget)
 }
 
 // history returns the stream of the past.

@@ -162,7 +162,7 @@ func isWrongRevision(err error) bool {
 	return errors.As(err, &ae) && (ae.ErrorCode == codeWrongLast || ae.ErrorCode == codeWrongLastBusy)
 }
 
-// makeBuckets makes what Hold and Post need. They are on disk, although nothing
+// makeBuckets makes what Hold, Post and several servers' budgets need. They are on disk, although nothing
 // in them matters for long: in memory a bucket is lost for good once two of
 // three servers have been restarted, and nobody could hold a lease any more.
 func (l *Log) makeBuckets(ctx context.Context) error {
@@ -172,6 +172,7 @@ func (l *Log) makeBuckets(ctx context.Context) error {
 		// when that is set forward.
 		{Bucket: LeaseBucket, Description: "who decides"},
 		{Bucket: SumBucket, Description: "what the servers folded", TTL: sumTTL},
+		{Bucket: DiskBucket, Description: "what the servers' disks may take"},
 	} {
 		c.Storage, c.Replicas, c.MaxBytes = js.FileStorage, replicas, maxBucket
 		if _, err := l.api.CreateOrUpdateKeyValue(ctx, c); err != nil {
