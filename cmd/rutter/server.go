@@ -177,9 +177,7 @@ func (s *serverFlags) run(ctx context.Context) error {
 		g.Go(func() error { return sums.run(ctx, svc.mirror) })
 	}
 	g.Go(func() error { return api.Run(ctx) })
-	g.Go(func() error {
-		return svc.lead(ctx, "history", func(ctx context.Context) error { return svc.keepHistory(ctx, log) })
-	})
+	g.Go(func() error { return svc.keepHistory(ctx, log) })
 	g.Go(func() error { return svc.decide(ctx, "scheduler", scheduler.Deciders()) })
 	g.Go(func() error {
 		return svc.decide(ctx, "controllers", controllers.Deciders(controllers.Default()))

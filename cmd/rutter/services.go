@@ -269,8 +269,7 @@ func natsCommand() *cobra.Command {
 				return err
 			}
 			lg.Info().Str("url", server.URL()).Msg("the log is served")
-			<-c.Context().Done()
-			return server.Close()
+			return keepApart(c.Context(), &f, server, lg)
 		}}
 	f.flags(c.Flags())
 	l.flags(c.Flags())
