@@ -149,8 +149,12 @@ func TestSweep(t *testing.T) {
 	if keys.Key(lives) == nil || keys.Key("on-its-way") == nil || keys.Key(goes) != nil {
 		t.Errorf("kept: lives %v, on its way %v, gone %v", keys.Key(lives) != nil, keys.Key("on-its-way") != nil, keys.Key(goes) != nil)
 	}
-	b.s.out.Now = func() time.Time { return time.Now().Add(keyUnused + time.Minute) }
-	if n, err := b.s.sweepKeys(t.Context()); n != 1 || err != nil || keys.Key("on-its-way") != nil || keys.Key(lives) == nil {
+	later := &Server{cfg: b.s.cfg, out: b.s.out}
+	if n, err := later.sweepKeys(t.Context()); n != 0 || err != nil {
+		t.Errorf("at once: %d destroyed, %v", n, err)
+	}
+	later.out.Now = func() time.Time { return time.Now().Add(keyUnused + time.Minute) }
+	if n, err := later.sweepKeys(t.Context()); n != 1 || err != nil || keys.Key("on-its-way") != nil || keys.Key(lives) == nil {
 		t.Errorf("much later: %d destroyed, %v", n, err)
 	}
 }
