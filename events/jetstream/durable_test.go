@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/events/logtest"
@@ -308,5 +309,41 @@ func TestStaleIndex(t *testing.T) {
 	}
 	if _, err := logtest.Read(ctx, l, 0, last); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestConflictIsDurable has two writers create one object on a disk that does
+// not sync yet: the loser must not hear of the winner before its event is
+// durable, for it would look for it and not find it.
+func TestConflictIsDurable(t *testing.T) {
+	t.Parallel()
+	ctx := logtest.Context(t)
+	var slow atomic.Bool
+	syncs, goOn := make(chan struct{}, 100), make(chan struct{})
+	s := startServer(t, ServerConfig{sync: func(f *os.File, folder bool) error {
+		if slow.Load() {
+			syncs <- struct{}{}
+			<-goOn
+		}
+		return syncDisk(f, folder)
+	}})
+	l := openIn(t, s)
+	slow.Store(true)
+	winner := appendLater(ctx, l, logtest.Record("a", 0))
+	<-syncs // the winner's event is stored
+	loser := appendLater(ctx, l, logtest.Record("a", 0))
+	select {
+	case got := <-loser:
+		close(goOn)
+		t.Fatalf("the loser was told %v", got.err)
+	case <-time.After(100 * time.Millisecond): // it has heard from the server long since
+	}
+	slow.Store(false)
+	close(goOn)
+	if got := <-loser; !errors.Is(got.err, events.ErrConflict) {
+		t.Errorf("the loser was told %d, %v", got.seq, got.err)
+	}
+	if got := <-winner; got.err != nil {
+		t.Error(got.err)
 	}
 }
