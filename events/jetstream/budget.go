@@ -336,10 +336,14 @@ func (l *Log) thin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, at := range surplus(e.saved, e.oldest, l.past.hist.CachedInfo().Config.MaxAge) {
+	gone := surplus(e.saved, e.oldest, l.past.hist.CachedInfo().Config.MaxAge)
+	for _, at := range gone {
 		if err := l.discard(ctx, at); err != nil {
 			return err
 		}
 	}
-	return nil
+	if len(gone) == 0 {
+		return nil
+	}
+	return l.syncStore() // the server may have written anew what is left of a block
 }

@@ -173,6 +173,18 @@ func (l *Log) disconnected() <-chan struct{} {
 	return l.down
 }
 
+// connected waits while there is no connection, until there is one or none
+// will come any more. It tells whether it had to.
+func (l *Log) connected() (waited bool) {
+	changed := l.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	defer l.nc.RemoveStatusListener(changed)
+	if l.nc.IsConnected() || l.nc.IsClosed() {
+		return false
+	}
+	<-changed
+	return true
+}
+
 // config is the stream as it must be.
 func config(budget int64) js.StreamConfig {
 	return js.StreamConfig{

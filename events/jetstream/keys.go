@@ -27,12 +27,14 @@ const (
 	keysSubject = "$KV." + KeysBucket + "."
 	// keysBudget bounds the bucket in bytes: 300,000 keys and more.
 	keysBudget = 64 << 20
-	// askAgain is how long Key waits before it asks a server again that did not answer.
+	// askAgain is how long Key waits before it asks a server again that is
+	// there, and did not answer.
 	askAgain = 200 * time.Millisecond
 )
 
 // Keys is events.Keys in a NATS key-value bucket beside the log. Its history is
-// one value deep, and a key that is destroyed is overwritten in its file.
+// one value deep. When a key is destroyed the server writes the file that it was
+// in anew, without it.
 type Keys struct {
 	log    *Log
 	api    js.JetStream
@@ -119,7 +121,9 @@ func (k *Keys) Key(id string) []byte {
 		if err == nil || k.log.nc.IsClosed() {
 			return key
 		}
-		time.Sleep(askAgain) // nothing tells that the server is back
+		if !k.log.connected() { // it was here, and what it keeps the keys in was not: nothing tells when that is
+			time.Sleep(askAgain)
+		}
 	}
 }
 

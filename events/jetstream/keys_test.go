@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/events/logtest"
@@ -110,5 +112,42 @@ func TestKeysAreDurable(t *testing.T) {
 		if !block {
 			t.Errorf("%s returned, and of its block nothing was synced: %v", step.name, synced)
 		}
+	}
+}
+
+// TestKeyWaitsForTheServer asks for a key while there is no connection: "there
+// is none" would be believed, so there must be no answer until there is one.
+func TestKeyWaitsForTheServer(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, ServerConfig{Listen: "127.0.0.1:0"})
+	direct := openKeys(t, openIn(t, s))
+	if err := direct.Make(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	p := newProxy(t, s.URL())
+	l := dial(t, s, "nats://"+p.listener.Addr().String(), Options{})
+	k := openKeys(t, l)
+	down := l.disconnected()
+	if err := p.listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.cut()
+	<-down
+	got := make(chan []byte, 1)
+	go func() { got <- k.Key("a") }()
+	select {
+	case key := <-got:
+		t.Fatalf("without a connection the key is %x", key)
+	case <-time.After(300 * time.Millisecond): // it has asked more than once
+	}
+	ln, err := net.Listen("tcp", p.listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.listener = ln
+	t.Cleanup(func() { _ = ln.Close(); p.cut() })
+	go p.run()
+	if key := <-got; !bytes.Equal(key, direct.Key("a")) {
+		t.Errorf("the key is %x", key)
 	}
 }
