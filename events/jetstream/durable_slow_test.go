@@ -117,7 +117,7 @@ func (u *slowUsers) write(ctx context.Context, t *testing.T, number int, rng *ra
 		r := logtest.Record(fmt.Sprintf("o%d", rng.IntN(5)), 0)
 		r.Expect, r.Seen = u.latest[r.Key.Name], events.Seq(len(u.shown))
 		u.mu.Unlock()
-		short, cancel := context.WithTimeout(ctx, time.Duration(20+rng.IntN(200))*time.Millisecond)
+		short, cancel := context.WithTimeout(ctx, 20*time.Millisecond+time.Duration(rng.Int64N(int64(2**slowMost))))
 		seq, err := u.log.Append(short, r)
 		cancel()
 		durable := events.Seq(u.disk.durable.Load())
@@ -202,7 +202,7 @@ func onSlowDisk(t *testing.T, seed uint64) {
 	l := openIn(t, s)
 	u := &slowUsers{log: l, disk: disk, acked: map[string]events.Seq{}, refused: map[string]error{}, latest: map[string]events.Seq{}, unknown: make([]int, writers)}
 	u.unknownOutcome = sync.NewCond(&u.mu)
-	ctx, stop := context.WithCancel(logtest.Context(t))
+	ctx, stop := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	all.Go(func() { u.follow(ctx, t) })
 	for w := range writers {
