@@ -152,6 +152,28 @@ func (c *committer) run() {
 	}
 }
 
+// watch syncs a byte now and then, until stop is closed. So a disk that stands
+// still is noticed, and named, where the server syncs by itself, and while it
+// cannot even write what would then be synced.
+func (c *committer) watch(f *os.File) {
+	tick := time.NewTicker(c.slow)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			_, err := f.WriteAt([]byte{'\n'}, 0)
+			if err == nil {
+				err = c.sync(f, false)
+			}
+			if err != nil { // whoever needs the disk finds that out, and ends
+				c.log("error", fmt.Sprintf("the disk of %s: %v", c.dir, err))
+			}
+		case <-c.stop:
+			return
+		}
+	}
+}
+
 // syncRound syncs for all that have come until it begins.
 func (c *committer) syncRound() {
 	c.turn.Lock()

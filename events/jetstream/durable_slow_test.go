@@ -278,3 +278,37 @@ func (u *slowUsers) compare(t *testing.T) {
 	}
 	t.Logf("%d events: %d acknowledged, %d refused, %v of unknown outcome", len(got), len(u.acked), len(u.refused), u.unknown)
 }
+
+// TestStandingDiskIsNamed has the disk stand still under servers that sync by
+// themselves: there too the log says whose fault it is.
+func TestStandingDiskIsNamed(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]ServerConfig{"Listens": {Listen: "127.0.0.1:0"}, "Interval": {Durability: Interval}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			said := make(chan string, 100)
+			disk := &slowDisk{rng: rand.New(rand.NewPCG(1, 1))}
+			c.Dir, c.sync, c.slow = t.TempDir(), disk.sync, *slowMost*3
+			c.Log = func(_, message string) {
+				if strings.Contains(message, "finished a sync") {
+					said <- message
+				}
+			}
+			s, err := StartServer(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			thaw := disk.freeze()
+			if message := <-said; !strings.Contains(message, c.Dir) || !strings.Contains(message, "not finished") {
+				t.Errorf("of a disk that stands still the log says %q", message)
+			}
+			thaw()
+			if message := <-said; !strings.Contains(message, "has finished") {
+				t.Errorf("of a disk that goes on the log says %q", message)
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -186,6 +186,7 @@ func start(c ServerConfig, lock *os.File) (*Server, error) {
 		}
 	}
 	s.running.Go(commits.run)
+	s.running.Go(func() { commits.watch(lock) })
 	return s, nil
 }
 
