@@ -76,7 +76,7 @@ type round struct {
 	err  error
 }
 
-// slowSync is how long a sync may take before the log says so.
+// slowSync is how long a write or a sync may take before the log says so.
 const slowSync = 5 * time.Second
 
 // errEnded says that nobody syncs any more.
@@ -161,10 +161,12 @@ func (c *committer) watch(f *os.File) {
 	for {
 		select {
 		case <-tick.C:
-			_, err := f.WriteAt([]byte{'\n'}, 0)
-			if err == nil {
-				err = c.sync(f, false)
-			}
+			err := c.timed(func() error {
+				if _, err := f.WriteAt([]byte{'\n'}, 0); err != nil {
+					return err
+				}
+				return c.disk(f, false)
+			})
 			if err != nil { // whoever needs the disk finds that out, and ends
 				c.log("error", fmt.Sprintf("the disk of %s: %v", c.dir, err))
 			}
@@ -198,18 +200,22 @@ func (c *committer) syncRound() {
 	close(r.done)
 }
 
-// sync has the disk sync, and says so if that takes long: until it is done
-// nothing is acknowledged, and whoever wonders why must find the reason.
 func (c *committer) sync(f *os.File, folder bool) error {
+	return c.timed(func() error { return c.disk(f, folder) })
+}
+
+// timed does something to the disk, and says so if that takes long: until it is
+// done nothing is acknowledged, and whoever wonders why must find the reason.
+func (c *committer) timed(do func() error) error {
 	var late atomic.Bool
 	begin := time.Now()
 	timer := time.AfterFunc(c.slow, func() {
 		late.Store(true)
-		c.log("error", fmt.Sprintf("the disk of %s has not finished a sync for %s: until it does no write is acknowledged", c.dir, c.slow))
+		c.log("error", fmt.Sprintf("the disk of %s has not finished a write for %s: until it does nothing is acknowledged", c.dir, c.slow))
 	})
-	err := c.disk(f, folder)
+	err := do()
 	if !timer.Stop() && late.Load() {
-		c.log("warn", fmt.Sprintf("the disk of %s has finished a sync after %s", c.dir, time.Since(begin).Round(time.Millisecond)))
+		c.log("warn", fmt.Sprintf("the disk of %s has finished a write after %s", c.dir, time.Since(begin).Round(time.Millisecond)))
 	}
 	return err
 }

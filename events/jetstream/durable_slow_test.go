@@ -192,7 +192,7 @@ func onSlowDisk(t *testing.T, seed uint64) {
 	said := make(chan string, 1000)
 	dir := t.TempDir()
 	s, err := StartServer(ServerConfig{Dir: dir, Budget: minBudget, sync: disk.sync, slow: *slowMost * 3, Log: func(_, message string) {
-		if strings.Contains(message, "finished a sync") {
+		if strings.Contains(message, "finished a write") {
 			said <- message
 		}
 	}})
@@ -290,7 +290,7 @@ func TestStandingDiskIsNamed(t *testing.T) {
 			disk := &slowDisk{rng: rand.New(rand.NewPCG(1, 1))}
 			c.Dir, c.sync, c.slow = t.TempDir(), disk.sync, *slowMost*3
 			c.Log = func(_, message string) {
-				if strings.Contains(message, "finished a sync") {
+				if strings.Contains(message, "finished a write") {
 					said <- message
 				}
 			}
