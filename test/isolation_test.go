@@ -147,7 +147,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, log: memory.New(), url: "https://" + listener.Addr().String()}
 	schema := &kinds.Schema{Cluster: "test", Seal: []byte("0123456789abcdef0123456789abcdef"), Keys: new(memory.Keys)}
 	cfg := apiserver.Default()
-	cfg.Log, cfg.Schema, cfg.CA, cfg.Listener, cfg.Logger = w.log, schema, ca, listener, zerolog.Nop()
+	cfg.Log, cfg.History, cfg.Schema, cfg.CA, cfg.Listener, cfg.Logger = w.log, w.log, schema, ca, listener, zerolog.Nop()
 	cfg.Mirror = kernel.NewMirror(w.log, schema, nil)
 	server, err := apiserver.New(cfg)
 	if err != nil {

@@ -47,8 +47,9 @@ func start(t *testing.T) *rest.Config {
 	}
 	cfg := apiserver.Default()
 	cfg.Schema = &kinds.Schema{Cluster: "test", Seal: make([]byte, 32)}
-	cfg.Log, cfg.CA, cfg.Listener = memory.New(), ca, listener
-	cfg.Mirror = kernel.NewMirror(cfg.Log, cfg.Schema, nil)
+	log := memory.New()
+	cfg.Log, cfg.History, cfg.CA, cfg.Listener = log, log, ca, listener
+	cfg.Mirror = kernel.NewMirror(log, cfg.Schema, nil)
 	s, err := apiserver.New(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -34,7 +34,7 @@ type api struct {
 }
 
 // serveAPI runs an apiserver over a log until the test ends.
-func serveAPI(t *testing.T, ca *pki.CA, log events.Log) *api {
+func serveAPI(t *testing.T, ca *pki.CA, log events.Archive) *api {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -42,7 +42,7 @@ func serveAPI(t *testing.T, ca *pki.CA, log events.Log) *api {
 	}
 	schema := &kinds.Schema{Cluster: "faults", Seal: bytes.Repeat([]byte("s"), 32)}
 	cfg := apiserver.Default()
-	cfg.Log, cfg.Schema, cfg.CA, cfg.Listener = log, schema, ca, listener
+	cfg.Log, cfg.History, cfg.Schema, cfg.CA, cfg.Listener = log, log, schema, ca, listener
 	cfg.Mirror = kernel.NewMirror(log, schema, nil)
 	cfg.Logger = zerolog.Nop()
 	s, err := apiserver.New(cfg)
