@@ -17,22 +17,23 @@ type checker interface {
 
 // witnesses are the checkers that are told of more than events.
 type witnesses struct {
-	replays *replays
-	surge   *surge
-	starts  *starts
-	door    *door
-	acks    *acks
-	room    *room
+	replays  *replays
+	surge    *surge
+	starts   *starts
+	door     *door
+	acks     *acks
+	room     *room
+	presence *presence
 }
 
 func newCheckers(w *World) {
 	w.told = witnesses{
 		replays: &replays{w: w, dropped: map[place]bool{}}, surge: &surge{w: w}, starts: &starts{w: w},
-		door: &door{w: w}, acks: &acks{w: w}, room: &room{w: w},
+		door: &door{w: w}, acks: &acks{w: w}, room: &room{w: w}, presence: &presence{w},
 	}
 	w.checkers = []checker{
 		&bindings{}, &phases{}, newReplicas(w), w.told.surge, &endpoints{w: w}, &envelopes{deciders: w.deciders}, newAddresses(),
-		w.told.door, w.told.room, w.told.acks, &orphans{w: w}, &views{w: w}, w.told.starts, w.told.replays,
+		w.told.door, w.told.room, w.told.acks, &orphans{w: w}, &views{w: w}, w.told.starts, w.told.replays, w.told.presence,
 	}
 }
 

@@ -240,6 +240,15 @@ func TestWitnesses(t *testing.T) {
 				w.fail(err)
 			}
 		}, "its namespace is gone"},
+		"apiservers do not speak": {func(w *World) {
+			for range 20 { // the nodes come
+				w.round()
+				w.now = w.now.Add(time.Millisecond)
+			}
+			w.servers[0].link.deaf = w.now.Add(time.Hour)
+			w.watchPresence()
+			w.pass(presenceFor)
+		}, "which has been connected to"},
 	} {
 		w := fresh()
 		if w.broken != nil {

@@ -30,6 +30,6 @@
 //	make sim SEEDS=n                            simulated hours per second, and what was exercised
 //
 // What it does not model: HTTP, encodings and rights of users; the network
-// between pods; containerd; a disk; more than one apiserver that nodes are
-// connected to; and time spent computing.
+// between pods; containerd; a disk; how an apiserver notices that it is cut off;
+// and time spent computing.
 package sim

@@ -215,7 +215,7 @@ func (a *agent) step(d *dice) bool {
 		a.hangUp(m.w.now)
 	}
 	if a.stream == nil {
-		a.stream = m.w.servers[0].open(m.name)
+		a.stream = m.w.serverFor(m.w.hash("stream", m.name, m.boots, a.life, a.epoch)).open(m.name)
 	}
 	n := len(a.stream.inbox)
 	if d.once(2) {
@@ -461,7 +461,7 @@ func (a *agent) write(o kernel.Object, cause kernel.Seq, remove bool, note strin
 // send asks the door, and once more if the answer is lost.
 func (a *agent) send(k kernel.Key, r kernel.Record, again bool, answer func(kernel.Seq, error)) {
 	w := a.m.w
-	s := w.servers[w.hash("door", r.ID, again)%uint64(len(w.servers))]
+	s := w.serverFor(w.hash("door", r.ID, again))
 	var seq kernel.Seq
 	s.call(func(ctx context.Context) (err error) {
 		seq, err = s.writer.NodeAppend(ctx, a.m.name, r)

@@ -168,6 +168,8 @@ func init() {
 		{"node-dies", 1, true, withMachine(func(m *machine, _ *dice) { m.die() })},
 		{"node-cut-off", 1, true, withMachine(func(m *machine, _ *dice) { m.cutOff() })},
 		{"node-returns", 3, true, withMachine(func(m *machine, _ *dice) { m.comeBack() })},
+		{"cut-apiserver", 1, true, func(w *World, d *dice) { w.cutServer(d) }},
+		{"lose-words", 2, true, func(w *World, d *dice) { w.deafen(d) }},
 		{"snapshot", 3, true, func(w *World, d *dice) { w.keeper.snapshot(d) }},
 		{"purge", 3, true, func(w *World, d *dice) { w.keeper.purge(d) }},
 	}

@@ -45,6 +45,7 @@ type server struct {
 	ids     int
 	looked  time.Time
 	looking bool
+	link    link
 }
 
 func newServer(w *World, name string) *server {
@@ -59,10 +60,13 @@ func (s *server) boot() {
 	s.lives++
 	s.off = s.w.between(-maxSkew, maxSkew, "skew", s.name, s.lives)
 	s.calls, s.streams, s.turns = nil, nil, map[kernel.Key]*call{}
-	s.looked, s.looking = s.clock(), false
+	s.looked, s.looking, s.link = s.clock(), false, link{}
 	s.view = s.w.fold(s.name)
 	cfg := apiserver.Default()
 	cfg.Log, cfg.Schema, cfg.Logger = &serverLog{Log: s.w.log, s: s}, s.w.schema, zerolog.Nop()
+	if !s.w.Calm {
+		cfg.Talker = s.w.log // there are others; World.talk speaks for them
+	}
 	if err := cfg.ServiceRange.UnmarshalText([]byte(serviceRange)); err != nil {
 		panic(err) // it is a constant
 	}
@@ -131,6 +135,7 @@ type serverLog struct {
 
 // Append implements events.Log.
 func (l *serverLog) Append(_ context.Context, r events.Record) (events.Seq, error) {
+	l.s.w.told.presence.calls(l.s, r)
 	w := &wait{record: &r}
 	if _, err := l.s.await(w); err != nil {
 		return 0, err
@@ -217,6 +222,9 @@ func (s *server) serve(d *dice) bool {
 	if d.once(8) {
 		s.look()
 	}
+	if s.link.cut() {
+		return false
+	}
 	at := d.below(len(s.calls))
 	for i := range s.calls {
 		if s.calls[(at+i)%len(s.calls)].step() {
@@ -267,6 +275,9 @@ func (s *server) crash(d *dice) {
 
 // read folds at most n events, and tells the nodes of them.
 func (s *server) read(n int) bool {
+	if s.link.cut() {
+		return false
+	}
 	rs, err := s.w.after(s.view.Seq(), n)
 	if err != nil {
 		s.w.count("reading anew after a purge")
@@ -291,6 +302,7 @@ func (s *server) read(n int) bool {
 
 // look sees which nodes are heard.
 func (s *server) look() {
+	s.w.talk()
 	now := s.clock()
 	s.streams = slices.DeleteFunc(s.streams, func(one *stream) bool {
 		gone := one.broken && !s.w.now.Before(one.noticed)
@@ -299,7 +311,7 @@ func (s *server) look() {
 		}
 		return gone
 	})
-	if s.looking || s != s.w.servers[0] || now.Sub(s.looked) < lookEvery && !now.Before(s.looked) {
+	if s.looking || now.Sub(s.looked) < lookEvery && !now.Before(s.looked) {
 		return
 	}
 	since := now.Sub(s.looked)
@@ -325,6 +337,8 @@ func (s *server) round() bool {
 
 // stream is a node's open stream at the door.
 type stream struct {
+	node    string
+	opened  time.Time
 	of      *apiserver.NodeStream
 	inbox   []line
 	broken  bool
@@ -338,7 +352,7 @@ type line struct {
 
 // open begins a node's stream.
 func (s *server) open(node string) *stream {
-	one := &stream{}
+	one := &stream{node: node, opened: s.w.now}
 	one.of = s.writer.NodeStream(node, func(r kernel.Record, prev kernel.Seq) error {
 		one.inbox = append(one.inbox, line{r, prev})
 		return nil

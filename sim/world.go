@@ -42,7 +42,7 @@ const (
 	maxRounds = 20_000
 	// presenceFor is for how long apiservers look closely who is heard, after
 	// a stream was opened or closed.
-	presenceFor = 12 * time.Second
+	presenceFor = 16 * time.Second
 )
 
 // start is the time at which every world begins.
@@ -194,6 +194,7 @@ func (w *World) pass(d time.Duration) {
 		}
 		w.now = w.now.Add(step)
 		if w.now.Before(w.present) {
+			w.talk()
 			for _, s := range w.servers {
 				s.look()
 			}
@@ -202,7 +203,11 @@ func (w *World) pass(d time.Duration) {
 }
 
 // watchPresence says that a stream was opened or closed.
-func (w *World) watchPresence() { w.present = w.now.Add(presenceFor) }
+func (w *World) watchPresence() {
+	if until := w.now.Add(presenceFor); until.After(w.present) {
+		w.present = until
+	}
+}
 
 // skew makes a clock jump: mostly by seconds, sometimes by hours.
 func (w *World) skew(d *dice) {
@@ -322,6 +327,7 @@ func (w *World) settle() error {
 	}
 	for _, s := range w.servers {
 		s.off = 0
+		s.heal()
 	}
 	for _, p := range w.processes {
 		p.off = 0

@@ -111,8 +111,12 @@ func (p *presence) run(ctx context.Context) error {
 
 // look judges every node; since is how long it has not.
 func (p *presence) look(ctx context.Context, now time.Time, since time.Duration) {
-	if since > stall || since < 0 {
+	if since > stall {
 		p.forgive()
+	}
+	if since < 0 { // only a simulated clock goes back
+		p.forgive()
+		p.unlearn()
 	}
 	v := p.s.out.View()
 	p.forget(v)
@@ -125,6 +129,9 @@ func (p *presence) look(ctx context.Context, now time.Time, since time.Duration)
 		if err := p.append(ctx, v, n, change); err != nil && ctx.Err() == nil && !errors.Is(err, events.ErrConflict) {
 			p.s.cfg.Logger.Warn().Err(err).Str("node", n.Name).Msg("presence not recorded; will try again")
 		}
+		if p.s.out.Now().Sub(now) > stall {
+			return // what was true then may not be any more; the next look forgives
+		}
 	}
 }
 
@@ -133,6 +140,13 @@ func (p *presence) forgive() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	clear(p.since)
+}
+
+// unlearn drops signs of other times.
+func (p *presence) unlearn() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.signs)
 }
 
 // forget drops what is known of nodes that are no more.
@@ -165,8 +179,8 @@ func (p *presence) judge(v *kernel.View, n *corev1.Node, now time.Time) *corev1.
 		p.since[n.Name] = now // who calls it heard has a sign that may not have been told here yet
 	}
 	last := p.signs[n.Name]
-	if p.since[n.Name].After(last.at) {
-		last.at = p.since[n.Name]
+	if p.since[n.Name].After(last.at) { // it may be connected to an apiserver that has not said so yet
+		last = sign{p.since[n.Name], p.s.cfg.Talker != nil}
 	}
 	here := p.open[n.Name] > 0
 	silent := !here && last.silent(now)

@@ -307,6 +307,21 @@ func TestDoorClosesWhenCutOff(t *testing.T) {
 	n1.stream(t).until(c.last())
 }
 
+// TestDoorOfOneThatReads: who is still reading the log sends a node on, to
+// another server, and does not let it wait.
+func TestDoorOfOneThatReads(t *testing.T) {
+	c := newCluster(t)
+	s, url := c.server()
+	ctx, cancel := context.WithCancel(t.Context())
+	var g errgroup.Group
+	g.Go(func() error { return s.Run(ctx) }) // and nobody runs its Mirror
+	c.doorOf(url, "n1").want(http.StatusServiceUnavailable, "GET", doorPrefix+"n1/log", "")
+	cancel()
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestOneIsSilentForTwo: two apiservers that observe the same at once write one
 // event, and the loser says nothing of it in its log.
 func TestOneIsSilentForTwo(t *testing.T) {

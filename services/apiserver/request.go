@@ -135,10 +135,8 @@ func (r *request) serve() error {
 	if r.user == nil {
 		return apierrors.NewUnauthorized("Unauthorized")
 	}
-	select { // nothing is answered from a View that is still being read
-	case <-r.s.started:
-	case <-r.Context().Done():
-		return r.Context().Err()
+	if err := r.awaitStart(); err != nil {
+		return err
 	}
 	if err := r.impersonate(); err != nil {
 		return err
@@ -158,6 +156,26 @@ func (r *request) serve() error {
 		return r.servePath()
 	}
 	return r.serveResource()
+}
+
+// awaitStart waits until this server has read the log: nothing is answered
+// from a View that is still being read. A node is not kept waiting, for
+// another server may let it in.
+func (r *request) awaitStart() error {
+	select {
+	case <-r.s.started:
+		return nil
+	default:
+	}
+	if strings.HasPrefix(r.URL.Path, doorPrefix) {
+		return refusal(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, "this apiserver is still reading the log; ask another")
+	}
+	select {
+	case <-r.s.started:
+		return nil
+	case <-r.Context().Done():
+		return r.Context().Err()
+	}
 }
 
 func (r *request) attributes() Attributes {

@@ -52,8 +52,8 @@ type api struct {
 	url string
 }
 
-// start runs an apiserver until the test ends.
-func (c *cluster) start() *api {
+// server makes an apiserver, and returns where it will listen.
+func (c *cluster) server() (s *Server, url string) {
 	c.t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -73,14 +73,20 @@ func (c *cluster) start() *api {
 		cfg.ServiceRange = netip.MustParsePrefix(c.services)
 	}
 	cfg.Logger = zerolog.New(zerolog.NewTestWriter(c.t)).Level(zerolog.WarnLevel)
-	s, err := New(cfg)
-	if err != nil {
+	if s, err = New(cfg); err != nil {
 		c.t.Fatal(err)
 	}
+	return s, "https://" + listener.Addr().String()
+}
+
+// start runs an apiserver until the test ends.
+func (c *cluster) start() *api {
+	c.t.Helper()
+	s, url := c.server()
 	ctx, cancel := context.WithCancel(c.t.Context())
 	var g errgroup.Group
 	failed := make(chan error, 1)
-	g.Go(func() error { return cfg.Mirror.Run(ctx) })
+	g.Go(func() error { return s.cfg.Mirror.Run(ctx) })
 	g.Go(func() error {
 		err := s.Run(ctx)
 		failed <- err
@@ -99,7 +105,7 @@ func (c *cluster) start() *api {
 	case <-time.After(20 * time.Second):
 		c.t.Fatal("the apiserver did not start")
 	}
-	a := &api{s: s, url: "https://" + listener.Addr().String()}
+	a := &api{s: s, url: url}
 	a.client = c.client(a.url, "admin", "system:masters")
 	return a
 }

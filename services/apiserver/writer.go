@@ -125,6 +125,16 @@ func (w *Writer) Look(ctx context.Context, now time.Time, since time.Duration) {
 	w.s.presence.look(ctx, now, since)
 }
 
+// Words is what this apiserver tells the others of the nodes, every half second.
+func (w *Writer) Words(now time.Time) []byte { return w.s.presence.words(now) }
+
+// Told takes what another one told.
+func (w *Writer) Told(words []byte, now time.Time) error { return w.s.presence.told(words, now) }
+
+// CutOff says whether this apiserver is cut off from the log and the others.
+// Whoever drives it then ends the streams of its nodes.
+func (w *Writer) CutOff(is bool) { w.s.presence.cut(is) }
+
 func by(u *User) author { return author{source: "user:" + u.Name, groups: u.Groups, manager: u.Name} }
 
 func told(w written, err error) (Written, error) {

@@ -85,7 +85,7 @@ func another(err error) bool {
 }
 
 func (d *door) openOnce(ctx context.Context) (*stream, error) {
-	host := d.servers.current()
+	host := d.servers.Current()
 	leave := func() { d.servers.leave(host) }
 	// The stream outlives the call that opens it: it ends by its own cancel.
 	sctx, cancel := context.WithCancel(context.WithoutCancel(ctx))

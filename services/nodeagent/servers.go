@@ -64,8 +64,8 @@ func NewServers(urls []string, config *tls.Config) (*Servers, error) {
 // URL is the base of requests.
 func (s *Servers) URL() string { return "https://" + s.hosts[0] }
 
-// current is the server in use.
-func (s *Servers) current() string {
+// Current is the server in use, as host:port.
+func (s *Servers) Current() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.hosts[s.at]
@@ -82,7 +82,7 @@ func (s *Servers) leave(host string) {
 
 // RoundTrip implements http.RoundTripper. It tries once.
 func (s *Servers) RoundTrip(r *http.Request) (*http.Response, error) {
-	host := s.current()
+	host := s.Current()
 	sent := r.Clone(r.Context())
 	sent.URL.Scheme, sent.URL.Host, sent.Host = "https", host, ""
 	res, err := s.t.RoundTrip(sent)

@@ -41,6 +41,7 @@ type control struct {
 	process [3]*exec.Cmd
 	load    *load
 	alone   bool // the first server is to be alone
+	walker  *node
 }
 
 func (c *control) data(i int) string { return filepath.Join(c.dir, fmt.Sprintf("s%d", i+1)) }
@@ -211,7 +212,8 @@ var faults = []fault{
 		c.writes((i+1)%3, "after the kill")
 		c.start(i)
 	}},
-	{"partition", func(c *control, i int) {
+	{"partition", func(c *control, _ int) {
+		i := c.walker.at(c) // it has to go to another, though the server that it is at runs
 		c.must(c.machine[i].cut())
 		c.writes((i+1)%3, "while one is cut off")
 		time.Sleep(partition)
@@ -290,6 +292,7 @@ func TestThreeServers(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); c.load.run(ctx) }()
 	t.Cleanup(func() { stop(); <-done })
+	c.walker = c.newNode()
 	begun := time.Now()
 	for n := 0; n == 0 || time.Since(begun) < *long; n++ {
 		for k, f := range faults {
@@ -304,6 +307,7 @@ func TestThreeServers(t *testing.T) {
 	stop()
 	<-done
 	c.whole("all faults")
+	c.walker.check(c)
 	c.load.check(t.Context())
 	t.Logf("%s of faults", time.Since(begun).Round(time.Second))
 }
