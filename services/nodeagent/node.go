@@ -222,7 +222,8 @@ func readMachine(dataDir string) machine {
 	m.memory, m.memoryAvailable = memory["MemTotal"]<<10, memory["MemAvailable"]<<10
 	var st unix.Statfs_t
 	if unix.Statfs(dataDir, &st) == nil {
-		m.disk, m.diskAvailable = int64(st.Blocks)*st.Bsize, int64(st.Bavail)*st.Bsize
+		block := int64(st.Bsize) // 32 bits on 386, which the replay of recordings is compiled for
+		m.disk, m.diskAvailable = int64(st.Blocks)*block, int64(st.Bavail)*block
 	}
 	m.pidsMax = number("/proc/sys/kernel/pid_max")
 	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
