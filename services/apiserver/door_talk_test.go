@@ -153,14 +153,14 @@ func TestPresenceOfTwo(t *testing.T) {
 		r := newReach(t)
 		a, killA := r.start(t, "A")
 		b, killB := r.start(t, "B")
-		leave := a.enter("n1")
+		a.enter("n1")
 		time.Sleep(time.Minute)
 		r.expect(t, "with a stream at A")
 
 		killA() // without a word: the stream is not seen to end
 		time.Sleep(silentAfter + moveWithin - tellEvery - lookEvery)
 		r.expect(t, "A is dead, and the node on its way")
-		leave = b.enter("n1")
+		leave := b.enter("n1")
 		a, killA = r.start(t, "A")
 		time.Sleep(time.Minute)
 		r.expect(t, "the node is at B, and A again there")
