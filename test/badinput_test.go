@@ -230,7 +230,9 @@ func (c *cluster) tooLate(name, lacks, said string) bool {
 	if c.patience == nil {
 		c.patience = map[string]int{}
 	}
-	if c.patience[name]++; c.patience[name] < 60 {
+	// An Event's message is written anew after ten seconds at the earliest, and
+	// the first may say that nobody listens yet.
+	if c.patience[name]++; c.patience[name] < 240 {
 		return false
 	}
 	c.t.Errorf("kubectl describe pod %s does not say %q:\n%s", name, lacks, said)
