@@ -60,7 +60,7 @@ func (s *server) boot() {
 	s.lives++
 	s.off = s.w.between(-maxSkew, maxSkew, "skew", s.name, s.lives)
 	s.calls, s.streams, s.turns = nil, nil, map[kernel.Key]*call{}
-	s.looked, s.looking, s.link = s.clock(), false, link{}
+	s.looked, s.looking, s.link = s.w.now, false, link{}
 	s.view = s.w.fold(s.name)
 	cfg := apiserver.Default()
 	cfg.Log, cfg.Schema, cfg.Logger = &serverLog{Log: s.w.log, s: s}, s.w.schema, zerolog.Nop()
@@ -89,7 +89,8 @@ func (s *server) boot() {
 				}
 			}, nil
 		},
-		Now: s.clock,
+		Now:    s.clock,
+		Steady: func() time.Time { return s.w.now },
 		ID: func() string {
 			s.ids++
 			return uuid.NewSHA1(uuid.NameSpaceOID, fmt.Appendf(nil, "%s.%d.%d", s.name, s.lives, s.ids)).String()
@@ -303,7 +304,7 @@ func (s *server) read(n int) bool {
 // look sees which nodes are heard.
 func (s *server) look() {
 	s.w.talk()
-	now := s.clock()
+	now := s.w.now
 	s.streams = slices.DeleteFunc(s.streams, func(one *stream) bool {
 		gone := one.broken && !s.w.now.Before(one.noticed)
 		if gone {
@@ -311,7 +312,7 @@ func (s *server) look() {
 		}
 		return gone
 	})
-	if s.looking || now.Sub(s.looked) < lookEvery && !now.Before(s.looked) {
+	if s.looking || now.Sub(s.looked) < lookEvery {
 		return
 	}
 	since := now.Sub(s.looked)

@@ -81,12 +81,12 @@ func (w *World) talk() {
 			continue
 		}
 		s.link.told = w.now
-		words := s.writer.Words(s.clock())
+		words := s.writer.Words(w.now)
 		for _, o := range w.servers {
 			if o == s || !o.reached() {
 				continue
 			}
-			if err := o.writer.Told(words, o.clock()); err != nil {
+			if err := o.writer.Told(words, w.now); err != nil {
 				w.fail(err)
 			}
 		}

@@ -52,6 +52,8 @@ type presence struct {
 	lease map[string]kernel.Seq
 	// peer is when another apiserver last said anything; zero: there never was one.
 	peer time.Time
+	// alone: none has said anything for long, yet the log answers.
+	alone bool
 	// away is closed while this apiserver is cut off from the log and the others.
 	away  chan struct{}
 	isCut bool
@@ -88,7 +90,7 @@ func (p *presence) enter(node string) (leave func()) {
 		if p.open[node]--; p.open[node] == 0 {
 			delete(p.open, node)
 		}
-		p.signs[node] = sign{at: p.s.out.Now()}
+		p.signs[node] = sign{at: p.s.out.Steady()}
 	}
 }
 
@@ -96,27 +98,24 @@ func (p *presence) enter(node string) (leave func()) {
 func (p *presence) run(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	last := p.s.out.Now()
+	last := p.s.out.Steady()
 	for {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return nil
 		}
-		now := p.s.out.Now()
+		now := p.s.out.Steady()
 		p.look(ctx, now, now.Sub(last))
 		last = now
 	}
 }
 
-// look judges every node; since is how long it has not.
+// look judges every node, at a time of the steady clock; since is how long it
+// has not.
 func (p *presence) look(ctx context.Context, now time.Time, since time.Duration) {
 	if since > stall {
 		p.forgive()
-	}
-	if since < 0 { // only a simulated clock goes back
-		p.forgive()
-		p.unlearn()
 	}
 	v := p.s.out.View()
 	p.forget(v)
@@ -129,7 +128,7 @@ func (p *presence) look(ctx context.Context, now time.Time, since time.Duration)
 		if err := p.append(ctx, v, n, change); err != nil && ctx.Err() == nil && !errors.Is(err, events.ErrConflict) {
 			p.s.cfg.Logger.Warn().Err(err).Str("node", n.Name).Msg("presence not recorded; will try again")
 		}
-		if p.s.out.Now().Sub(now) > stall {
+		if p.s.out.Steady().Sub(now) > stall {
 			return // what was true then may not be any more; the next look forgives
 		}
 	}
@@ -142,21 +141,17 @@ func (p *presence) forgive() {
 	clear(p.since)
 }
 
-// unlearn drops signs of other times.
-func (p *presence) unlearn() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	clear(p.signs)
-}
-
 // forget drops what is known of nodes that are no more.
 func (p *presence) forget(v *kernel.View) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	maps.DeleteFunc(p.since, func(node string, _ time.Time) bool {
+	gone := func(node string) bool {
 		_, ok := kinds.Nodes.Get(v, "", node)
 		return !ok
-	})
+	}
+	maps.DeleteFunc(p.since, func(node string, _ time.Time) bool { return gone(node) })
+	maps.DeleteFunc(p.signs, func(node string, _ sign) bool { return gone(node) })
+	maps.DeleteFunc(p.lease, func(node string, _ kernel.Seq) bool { return gone(node) })
 }
 
 // judge returns the Ready condition that the node should have, or nil if what
@@ -183,8 +178,9 @@ func (p *presence) judge(v *kernel.View, n *corev1.Node, now time.Time) *corev1.
 		last = sign{p.since[n.Name], p.s.cfg.Talker != nil}
 	}
 	here := p.open[n.Name] > 0
-	silent := !here && last.silent(now)
-	at := metav1.Time{Time: now.UTC()}
+	unsure := p.lonelyAt(now) && !p.alone // perhaps it is cut off, and the others know better
+	silent := !here && last.silent(now) && !unsure
+	at := metav1.Time{Time: p.s.out.Now().UTC()}
 	switch {
 	case silent && !called:
 		return &corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionUnknown, Reason: reasonSilent,

@@ -82,7 +82,7 @@ func (p *presence) told(b []byte, now time.Time) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.peer = now
+	p.peer, p.alone = now, false
 	for node, one := range w.Nodes {
 		if at := now.Add(-time.Duration(max(0, one.Age)) * time.Millisecond); at.After(p.signs[node].at) {
 			p.signs[node] = sign{at, one.Open}
@@ -97,7 +97,7 @@ func (p *presence) tell(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		// If it fails there is no connection, and it comes again soon.
-		_ = p.s.cfg.Talker.Tell(topicNodes, p.words(p.s.out.Now()))
+		_ = p.s.cfg.Talker.Tell(topicNodes, p.words(p.s.out.Steady()))
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -110,7 +110,7 @@ func (p *presence) tell(ctx context.Context) error {
 func (p *presence) listen(ctx context.Context) error {
 	for b, err := range p.s.cfg.Talker.Listen(ctx, topicNodes) {
 		if err == nil {
-			err = p.told(b, p.s.out.Now())
+			err = p.told(b, p.s.out.Steady())
 		}
 		if err != nil && ctx.Err() == nil {
 			p.s.cfg.Logger.Warn().Err(err).Msg("other apiservers are not understood")
@@ -131,7 +131,7 @@ func (p *presence) mind(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		if !p.lonely(p.s.out.Now()) {
+		if !p.lonely(p.s.out.Steady()) {
 			p.cut(false)
 			continue
 		}
@@ -139,12 +139,20 @@ func (p *presence) mind(ctx context.Context) error {
 		_, err := p.s.cfg.Log.Last(ask)
 		cancel()
 		p.cut(err != nil && ctx.Err() == nil)
+		p.mu.Lock()
+		p.alone = err == nil && p.lonelyAt(p.s.out.Steady())
+		p.mu.Unlock()
 	}
 }
 
 func (p *presence) lonely(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.lonelyAt(now)
+}
+
+// lonelyAt is lonely for who holds the lock.
+func (p *presence) lonelyAt(now time.Time) bool {
 	return !p.peer.IsZero() && now.Sub(p.peer) > lonelyAfter
 }
 

@@ -345,7 +345,7 @@ func TestWords(t *testing.T) {
 	now := time.Unix(1000, 0)
 	s := &Server{}
 	s.out = s.real()
-	s.out.Now = func() time.Time { return now }
+	s.out.Steady = func() time.Time { return now }
 	a, b := newPresence(s), newPresence(s)
 	a.enter("open")
 	a.enter("closed")()

@@ -26,14 +26,16 @@ type Surroundings struct {
 	// returns what ends it.
 	Turn func(context.Context, kernel.Key) (done func(), err error)
 	Now  func() time.Time
-	ID   func() string         // unique among all that was ever written: a random UUID
-	Draw func(n uint64) uint64 // a random number below n
+	// Steady is a clock that is never set: for how long something lasts.
+	Steady func() time.Time
+	ID     func() string         // unique among all that was ever written: a random UUID
+	Draw   func(n uint64) uint64 // a random number below n
 }
 
 // real are the surroundings of a Server.
 func (s *Server) real() Surroundings {
 	return Surroundings{
-		View: s.cfg.Mirror.View, Fresh: s.index.view, Turn: s.turns.take, Now: time.Now, ID: uuid.NewString, Draw: rand.Uint64N,
+		View: s.cfg.Mirror.View, Fresh: s.index.view, Turn: s.turns.take, Now: time.Now, Steady: time.Now, ID: uuid.NewString, Draw: rand.Uint64N,
 		At: func(ctx context.Context, seq kernel.Seq, until time.Time) (*kernel.View, error) {
 			if !until.IsZero() {
 				var cancel context.CancelFunc
