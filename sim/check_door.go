@@ -10,9 +10,18 @@ import (
 	"github.com/rutterhq/rutter/kinds"
 )
 
-// door: a node is shown its own pods and what concerns all nodes, and what it
-// wrote is its Node, or a pod that is bound to it.
+// door: a node is shown its own pods and what concerns all nodes, never what
+// was before what it has been shown, and what it wrote is its Node, or a pod that
+// is bound to it.
 type door struct{ w *World }
+
+// begins is told of the Seq with which a stream begins that was opened by a
+// machine which had been shown another.
+func (c *door) begins(node string, at, shown kernel.Seq) {
+	if at < shown {
+		c.w.fail(found(c, fmt.Errorf("node %s is shown the state at %d, it had been shown %d: to it, what was made since is gone", node, at, shown)))
+	}
+}
 
 // sees is told of every event that a node is shown.
 func (c *door) sees(node string, _ *kernel.View, e kernel.Event) {

@@ -42,6 +42,7 @@ type machine struct {
 	boots  int
 	lives  int // of agents
 	ips    int
+	shown  kernel.Seq // to any agent
 	pods   map[kernel.Key]*podState
 	agents []*agent
 }
@@ -215,7 +216,7 @@ func (a *agent) step(d *dice) bool {
 		a.hangUp(m.w.now)
 	}
 	if a.stream == nil {
-		a.stream = m.w.serverFor(m.w.hash("stream", m.name, m.boots, a.life, a.epoch)).open(m.name)
+		a.stream = m.w.serverFor(m.w.hash("stream", m.name, m.boots, a.life, a.epoch)).open(m.name, m.shown)
 	}
 	n := len(a.stream.inbox)
 	if d.once(2) {
@@ -254,11 +255,12 @@ func (a *agent) read(lines []line) {
 		if l.prev != a.last {
 			a.m.w.fail(fmt.Errorf("the door's stream to %s lacks a line between %d and %d", a.m.name, a.last, l.Seq))
 		}
-		a.last = l.Seq
+		a.last, a.m.shown = l.Seq, max(a.m.shown, l.Seq)
 		var es []kernel.Event
 		a.view, es = a.view.Fold(l.Record)
 		if l.Key == (kernel.Key{}) && !a.begun {
 			a.begun = true
+			a.m.w.told.door.begins(a.m.name, l.Seq, a.stream.shown)
 			for k := range a.m.pods {
 				a.due[k] = time.Time{}
 			}

@@ -274,6 +274,13 @@ func (s *server) crash(d *dice) {
 	s.w.watchPresence()
 }
 
+// begin begins a stream, once the View has what the door waits for.
+func (s *server) begin(one *stream) {
+	if one.begun = s.view.Seq() >= one.from; one.begun {
+		one.of.Begin(s.view)
+	}
+}
+
 // read folds at most n events, and tells the nodes of them.
 func (s *server) read(n int) bool {
 	if s.link.cut() {
@@ -294,8 +301,12 @@ func (s *server) read(n int) bool {
 	v, es := s.view.Fold(rs...)
 	s.view = v
 	for _, one := range s.streams {
-		if !one.broken {
+		switch {
+		case one.broken:
+		case one.begun:
 			one.of.Step(v, es)
+		default:
+			s.begin(one)
 		}
 	}
 	return true
@@ -340,6 +351,9 @@ func (s *server) round() bool {
 type stream struct {
 	node    string
 	opened  time.Time
+	shown   kernel.Seq // to its machine before
+	from    kernel.Seq // of a View with which it may begin
+	begun   bool
 	of      *apiserver.NodeStream
 	inbox   []line
 	broken  bool
@@ -352,13 +366,13 @@ type line struct {
 }
 
 // open begins a node's stream.
-func (s *server) open(node string) *stream {
-	one := &stream{node: node, opened: s.w.now}
+func (s *server) open(node string, shown kernel.Seq) *stream {
+	one := &stream{node: node, opened: s.w.now, shown: shown, from: s.w.end()}
 	one.of = s.writer.NodeStream(node, func(r kernel.Record, prev kernel.Seq) error {
 		one.inbox = append(one.inbox, line{r, prev})
 		return nil
 	})
-	one.of.Begin(s.view)
+	s.begin(one)
 	s.streams = append(s.streams, one)
 	s.w.watchPresence()
 	return one

@@ -25,6 +25,9 @@ const (
 	doorPrefix = "/rutter/v1/nodes/"
 	// heartbeat is how often a node's stream says at least how far the log is.
 	heartbeat = 5 * time.Second
+	// catchUp is how long a node waits for an apiserver that has not read all of
+	// the log, before it is sent to another.
+	catchUp = 2 * time.Second
 )
 
 // door is the one way into the log for those who are not trusted with it: a
@@ -72,6 +75,11 @@ func (d *door) log(r *request, node string) error {
 	}
 	leave := d.nodes.enter(node)
 	defer leave()
+	// A node is never shown less than it has been shown, here or elsewhere: what
+	// it does not find any longer it ends.
+	if err := d.caughtUp(r.Context()); err != nil {
+		return refusal(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, fmt.Sprintf("this apiserver has not read all of the log (%v); ask another", err))
+	}
 	r.w.Header().Set("Content-Type", "application/x-ndjson")
 	out := newNodeStream(node, func(rec kernel.Record, prev kernel.Seq) error {
 		b, err := json.Marshal(rec)
@@ -125,6 +133,14 @@ func (d *door) log(r *request, node string) error {
 			return nil // the node is gone
 		}
 	}
+}
+
+// caughtUp waits until the View has all that was durable when it was called.
+func (d *door) caughtUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, catchUp)
+	defer cancel()
+	_, err := d.s.out.Fresh(ctx)
+	return err
 }
 
 // nodeStream is what one node is being told.

@@ -2,9 +2,12 @@ package apiserver
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -54,7 +57,8 @@ type doorStream struct {
 	last  events.Seq
 }
 
-func (a *knocker) stream(t *testing.T) *doorStream {
+// open asks for a node's stream, as it is at first.
+func (a *knocker) open(t *testing.T) *http.Response {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), "GET", a.url+doorPrefix+a.node+"/log?after=0", nil)
 	if err != nil {
@@ -64,12 +68,18 @@ func (a *knocker) stream(t *testing.T) *doorStream {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { res.Body.Close() })
+	return res
+}
+
+func (a *knocker) stream(t *testing.T) *doorStream {
+	t.Helper()
+	res := a.open(t)
 	if res.StatusCode != 200 {
 		t.Fatalf("the stream of %s: %s", a.node, res.Status)
 	}
 	s := &doorStream{t: t, lines: bufio.NewScanner(res.Body), close: func() { res.Body.Close() }}
 	s.lines.Buffer(nil, 4<<20)
-	t.Cleanup(s.close)
 	return s
 }
 
@@ -195,6 +205,52 @@ func TestDoorShows(t *testing.T) {
 		}
 	}
 	c.doorOf(a.url, "n1").want(410, "GET", doorPrefix+"n1/log?after=7", "")
+}
+
+// lateLog is a log of which nothing new can be read until its gate is open.
+type lateLog struct {
+	*memory.Log
+	from events.Seq
+	gate chan struct{}
+}
+
+func (l *lateLog) Follow(ctx context.Context, after events.Seq) iter.Seq2[events.Record, error] {
+	return func(yield func(events.Record, error) bool) {
+		for r, err := range l.Log.Follow(ctx, after) {
+			if r.Seq > l.from {
+				select {
+				case <-l.gate:
+				case <-ctx.Done():
+					return
+				}
+			}
+			if !yield(r, err) {
+				return
+			}
+		}
+	}
+}
+
+// TestDoorShowsNothingOld: a node that comes from another apiserver is not
+// shown a log that lacks the pods it runs, or it would end them.
+func TestDoorShowsNothingOld(t *testing.T) {
+	t.Parallel()
+	c, a := doorCluster(t)
+	late := &lateLog{Log: c.log.(*memory.Log), from: c.last(), gate: make(chan struct{})}
+	c.log = late
+	b := c.start()
+	a.want(201, "POST", podsPath, podOn("new", "n1"))
+	if seen := c.doorOf(a.url, "n1").stream(t).until(c.last()); !slices.Contains(seen, "pods/default/new") {
+		t.Fatalf("the first apiserver shows %q", seen)
+	}
+	n1 := c.doorOf(b.url, "n1")
+	if res := n1.open(t); res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("an apiserver that is behind: %s", res.Status)
+	}
+	close(late.gate)
+	if seen := n1.stream(t).until(0); !slices.Contains(seen, "pods/default/new") {
+		t.Errorf("another apiserver shows %q at first", seen)
+	}
 }
 
 // record is an object as an agent proposes it: as it is, with what a merge

@@ -63,7 +63,7 @@ func Decide(g Goal, w *World, now time.Time) Action {
 		return decideOver(g, w, now)
 	}
 	if w.TornDown {
-		return Action{Do: Wait}
+		return Action{Do: Forget} // it was ended by mistake, and begins again
 	}
 	unwell := stopUnwell(g, w, now)
 	if unwell.Do != Wait {

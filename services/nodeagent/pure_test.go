@@ -180,3 +180,12 @@ func TestFirstProbe(t *testing.T) {
 		}
 	}
 }
+
+// TestEndedByMistake: a pod that was ended because a View lacked it, and that is
+// there after all, begins again.
+func TestEndedByMistake(t *testing.T) {
+	p := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c"}}}}
+	if a := Decide(Goal{Pod: p}, &World{Admitted: true, TornDown: true}, time.Now()); a.Do != Forget {
+		t.Errorf("%+v, want its state to be forgotten", a)
+	}
+}
