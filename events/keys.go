@@ -2,7 +2,6 @@ package events
 
 import (
 	"context"
-	"time"
 )
 
 // KeySize is the length of a key of Keys, in bytes.
@@ -25,6 +24,6 @@ type Keys interface {
 	// Destroy removes a key, here and wherever it is stored, and returns when
 	// that is durable. It is no error if there is none.
 	Destroy(ctx context.Context, id string) error
-	// All returns when each key was made.
-	All(ctx context.Context) (map[string]time.Time, error)
+	// All returns the ids of all keys, in no order.
+	All(ctx context.Context) ([]string, error)
 }

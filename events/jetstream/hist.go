@@ -189,10 +189,10 @@ func (l *Log) Window(ctx context.Context) (events.Window, error) {
 
 func (l *Log) window(ctx context.Context) (events.Window, error) {
 	e, alone, err := l.loneExtent(ctx)
-	if alone && err == nil {
+	switch {
+	case alone && err == nil:
 		return l.loneWindow(ctx, e)
-	}
-	if !alone {
+	case !alone:
 		e, err = l.extent(ctx)
 	}
 	if err != nil {
@@ -388,10 +388,12 @@ func (l *Log) SeqAt(ctx context.Context, t time.Time) (events.Seq, error) {
 
 func (l *Log) seqAt(ctx context.Context, t time.Time) (events.Seq, error) {
 	e, alone, err := l.loneExtent(ctx)
-	if alone && err == nil {
+	switch {
+	case alone && err == nil:
 		return l.loneSeqAt(ctx, e, t)
+	case !alone:
+		e, err = l.extent(ctx)
 	}
-	e, err = l.extent(ctx)
 	if err != nil {
 		return 0, err
 	}

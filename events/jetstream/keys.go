@@ -214,19 +214,19 @@ func (k *Keys) Destroy(ctx context.Context, id string) error {
 }
 
 // All implements events.Keys.
-func (k *Keys) All(ctx context.Context) (map[string]time.Time, error) {
-	out := map[string]time.Time{}
+func (k *Keys) All(ctx context.Context) ([]string, error) {
 	info, err := k.stream.Info(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("all keys: %w", err)
 	}
 	if info.State.Msgs == 0 {
-		return out, nil
+		return nil, nil
 	}
 	reader, err := k.stream.OrderedConsumer(ctx, js.OrderedConsumerConfig{HeadersOnly: true})
 	if err != nil {
 		return nil, fmt.Errorf("all keys: %w", err)
 	}
+	var ids []string
 	for last := info.State.LastSeq; ; {
 		m, err := reader.Next(js.FetchMaxWait(apiTimeout))
 		if err != nil {
@@ -236,9 +236,9 @@ func (k *Keys) All(ctx context.Context) (map[string]time.Time, error) {
 		if err != nil {
 			return nil, fmt.Errorf("all keys: %w", err)
 		}
-		out[strings.TrimPrefix(m.Subject(), keysSubject)] = at.Timestamp
+		ids = append(ids, strings.TrimPrefix(m.Subject(), keysSubject))
 		if at.NumPending == 0 || at.Sequence.Stream >= last {
-			return out, nil
+			return ids, nil
 		}
 	}
 }

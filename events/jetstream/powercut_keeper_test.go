@@ -447,7 +447,7 @@ func (k *keeping) checkKeys(t *testing.T, ctx context.Context, l *Log, state eve
 		return err
 	}
 	for uid, wrapped := range k.made {
-		_, listed := all[uid]
+		listed := slices.Contains(all, uid)
 		switch has := keys.Key(uid) != nil; {
 		case !k.destroying[uid] && (!has || !listed):
 			return fmt.Errorf("the key of %s was made and is gone (listed %t)", uid, listed)

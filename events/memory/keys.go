@@ -4,8 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"maps"
+	"slices"
 	"sync"
-	"time"
 
 	"github.com/rutterhq/rutter/events"
 )
@@ -15,7 +15,6 @@ import (
 type Keys struct {
 	mu   sync.Mutex // protects the following fields
 	keys map[string][]byte
-	made map[string]time.Time
 }
 
 var _ events.Keys = (*Keys)(nil)
@@ -32,10 +31,10 @@ func (k *Keys) Make(_ context.Context, id string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.keys == nil {
-		k.keys, k.made = map[string][]byte{}, map[string]time.Time{}
+		k.keys = map[string][]byte{}
 	}
 	if k.keys[id] == nil {
-		k.keys[id], k.made[id] = make([]byte, events.KeySize), time.Now()
+		k.keys[id] = make([]byte, events.KeySize)
 		_, _ = rand.Read(k.keys[id]) // never fails: the process would have crashed
 	}
 	return nil
@@ -46,13 +45,12 @@ func (k *Keys) Destroy(_ context.Context, id string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.keys, id)
-	delete(k.made, id)
 	return nil
 }
 
 // All implements events.Keys.
-func (k *Keys) All(context.Context) (map[string]time.Time, error) {
+func (k *Keys) All(context.Context) ([]string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return maps.Clone(k.made), nil
+	return slices.Collect(maps.Keys(k.keys)), nil
 }

@@ -102,7 +102,7 @@ func (s *Server) sweepKeys(ctx context.Context) (destroyed int, err error) {
 		}
 	}
 	now, unused := s.out.Now(), map[string]time.Time{}
-	for id := range all {
+	for _, id := range all {
 		dead, seen := gone[id]
 		if !seen {
 			since, found := s.unused.since[id]
