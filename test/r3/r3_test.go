@@ -239,8 +239,8 @@ var faults = []fault{
 			c.t.Errorf("the last one of three, asked for what it has: %d %s", code, b)
 		}
 		c.poll("the last one to read the past", func() bool { // once it knows that it is alone
-			code, b := c.load.ask(c.t.Context(), c.load.client(i), i, http.MethodGet, "/rutter/v1/log?from=0", nil)
-			return code == http.StatusOK && strings.Count(string(b), "\n") > 10
+			code, b := c.load.ask(c.t.Context(), c.load.client(i), i, http.MethodGet, "/rutter/v1/log?from=0&to=100", nil)
+			return code == http.StatusOK && strings.Count(string(b), "\n") == 100
 		})
 		c.past(i)
 		c.start((i + 1) % 3)
