@@ -57,6 +57,11 @@ func (l *Log) Follow(ctx context.Context, after events.Seq) iter.Seq2[events.Rec
 // errUnreadable says that a message is not an event. It will not get better.
 var errUnreadable = errors.New("what the log holds is not an event")
 
+// ahead is how much a reader asks for before it has taken what it has: no more
+// bytes at once than a quarter of what the server lets wait for one connection before
+// it cuts that off (64 MiB), which is many times the largest event.
+var ahead = js.PullMaxMessagesWithBytesLimit(500, 16<<20)
+
 var errDisconnected = errors.New("the connection was lost")
 
 func isClosed(ch <-chan struct{}) bool {
@@ -94,7 +99,7 @@ func (f *follower) run(ctx context.Context) error {
 		return fmt.Errorf("consumer: %w", err)
 	}
 	defer f.log.forgetConsumer(ctx, f.log.stream, c)
-	ms, err := c.Messages()
+	ms, err := c.Messages(ahead)
 	if err != nil {
 		return fmt.Errorf("consumer: %w", err)
 	}

@@ -303,7 +303,7 @@ func (r *ranger) run(ctx context.Context) error {
 		return err
 	}
 	defer r.log.forgetConsumer(ctx, r.stream, c)
-	ms, err := c.Messages()
+	ms, err := c.Messages(ahead)
 	if err != nil {
 		return fmt.Errorf("consumer: %w", err)
 	}
