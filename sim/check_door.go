@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/rutterhq/rutter/kernel"
 	"github.com/rutterhq/rutter/kinds"
@@ -12,7 +13,7 @@ import (
 
 // door: a node is shown its own pods and what concerns all nodes, never what
 // was before what it has been shown, and what it wrote is its Node, or a pod that
-// is bound to it.
+// is bound to it. It ends no pod that is still there, and its own.
 type door struct{ w *World }
 
 // begins is told of the Seq with which a stream begins that was opened by a
@@ -20,6 +21,15 @@ type door struct{ w *World }
 func (c *door) begins(node string, at, shown kernel.Seq) {
 	if at < shown {
 		c.w.fail(found(c, fmt.Errorf("node %s is shown the state at %d, it had been shown %d: to it, what was made since is gone", node, at, shown)))
+	}
+}
+
+// ends is told of a pod that a node ends because it does not find it.
+func (c *door) ends(a *agent, k kernel.Key, uid types.UID) {
+	o, _ := c.w.view().Get(k)
+	p, ok := o.(*corev1.Pod)
+	if ok && p.UID == uid && p.Spec.NodeName == a.m.name {
+		c.w.fail(found(c, fmt.Errorf("node %s ends %s, which is bound to it: it is not in the View at %d", a.m.name, k, a.view.Seq())))
 	}
 }
 

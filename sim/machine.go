@@ -172,6 +172,7 @@ type agent struct {
 	m       *machine
 	life    int
 	ids     int
+	pods    map[kernel.Key]bool // that it found when it began, or was shown since
 	view    *kernel.View
 	stream  *stream
 	last    kernel.Seq               // of the line that was read last
@@ -184,7 +185,10 @@ type agent struct {
 
 func (m *machine) newAgent() *agent {
 	m.lives++
-	a := &agent{m: m, life: m.lives}
+	a := &agent{m: m, life: m.lives, pods: map[kernel.Key]bool{}}
+	for k := range m.pods {
+		a.pods[k] = true
+	}
 	a.forget()
 	return a
 }
@@ -261,7 +265,7 @@ func (a *agent) read(lines []line) {
 		if l.Key == (kernel.Key{}) && !a.begun {
 			a.begun = true
 			a.m.w.told.door.begins(a.m.name, l.Seq, a.stream.shown)
-			for k := range a.m.pods {
+			for k := range a.pods {
 				a.due[k] = time.Time{}
 			}
 		}
@@ -298,11 +302,14 @@ func (a *agent) pod(k kernel.Key) {
 	}
 	m := a.m
 	goal := nodeagent.GoalOf(a.view, m.name, k, nil)
+	if goal != nil {
+		a.pods[k] = true
+	}
 	p := m.pods[k]
+	if !a.pods[k] || p == nil && goal == nil {
+		return
+	}
 	if p == nil {
-		if goal == nil {
-			return
-		}
 		p = &podState{spec: goal.Pod, world: nodeagent.World{UID: goal.Pod.UID, Since: m.w.now,
 			Ended: goal.Pod.Status.Phase == corev1.PodSucceeded || goal.Pod.Status.Phase == corev1.PodFailed}}
 		nodeagent.AdoptStatuses(&p.world, goal.Pod)
@@ -310,6 +317,7 @@ func (a *agent) pod(k kernel.Key) {
 	}
 	if goal == nil || goal.Pod.UID != p.world.UID {
 		goal = &nodeagent.Goal{Pod: p.spec, Seq: a.view.Seq(), Gone: true}
+		m.w.told.door.ends(a, k, p.world.UID)
 	} else {
 		p.spec = goal.Pod
 		if goal.Stopping && p.world.StopSince.IsZero() {
@@ -346,6 +354,7 @@ func (a *agent) pod(k kernel.Key) {
 			return
 		case nodeagent.Forget:
 			delete(m.pods, k)
+			delete(a.pods, k)
 			a.due[k] = time.Time{} // perhaps there is another of that name
 			if goal := nodeagent.GoalOf(a.view, m.name, k, nil); goal == nil {
 				delete(a.due, k)
