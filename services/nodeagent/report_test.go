@@ -13,20 +13,17 @@ import (
 	"github.com/rutterhq/rutter/kinds"
 )
 
-// What an agent does because of a pod names the pod's event as its cause, so
-// that rutter why leads on from there; what it sees of its host names none.
-func TestEventsNameTheirCause(t *testing.T) {
-	schema := &kinds.Schema{Cluster: "test"}
-	log := memory.New()
-	a := &Agent{cfg: Config{Schema: schema, Log: log}, actor: "nodeagent/n1", now: time.Now}
-	p := &corev1.Pod{}
-	p.Name, p.Namespace = "web", "default"
-	k := kinds.Pods.Key("default", "web")
+// knowing returns an agent of n1, its log of one event, the pod, and the View
+// of that.
+func knowing(t *testing.T, p *corev1.Pod) (*Agent, *memory.Log, *kernel.View) {
+	t.Helper()
+	schema, log := &kinds.Schema{Cluster: "test"}, memory.New()
 	body, err := schema.Encode(p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := log.Append(t.Context(), events.Record{Key: k, Body: body, Envelope: events.Envelope{ID: "1"}}); err != nil {
+	r := events.Record{Key: kinds.Pods.Key(p.Namespace, p.Name), Body: body, Envelope: events.Envelope{ID: "1"}}
+	if _, err := log.Append(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
 	rs, err := log.After(0)
@@ -34,6 +31,16 @@ func TestEventsNameTheirCause(t *testing.T) {
 		t.Fatal(err)
 	}
 	v, _ := kernel.NewView(schema).Fold(rs...)
+	return &Agent{cfg: Config{Schema: schema, Log: log}, actor: "nodeagent/n1", now: time.Now}, log, v
+}
+
+// What an agent does because of a pod names the pod's event as its cause, so
+// that rutter why leads on from there; what it sees of its host names none.
+func TestEventsNameTheirCause(t *testing.T) {
+	p := &corev1.Pod{}
+	p.Name, p.Namespace = "web", "default"
+	k := kinds.Pods.Key("default", "web")
+	a, log, v := knowing(t, p)
 	if err := a.writeDelete(t.Context(), v, &pod{key: k}, Goal{Pod: p, Seq: 1}); err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +49,8 @@ func TestEventsNameTheirCause(t *testing.T) {
 	if _, err := a.write(t.Context(), v, n, 0, false, "seen"); err != nil {
 		t.Fatal(err)
 	}
-	if rs, err = log.After(1); err != nil || len(rs) != 2 {
+	rs, err := log.After(1)
+	if err != nil || len(rs) != 2 {
 		t.Fatalf("%v: %d events", err, len(rs))
 	}
 	if diff := cmp.Diff([]kernel.Seq{1}, rs[0].Cause); diff != "" || rs[0].Expect != 1 || rs[0].Seen != 1 || rs[0].Source != "nodeagent/n1" || !rs[0].Delete {
@@ -57,35 +65,19 @@ func TestEventsNameTheirCause(t *testing.T) {
 // If it says that a pod has failed, the pod stays failed, though the next one
 // would run it: controllers have made another by then.
 func TestAFinalPhaseStays(t *testing.T) {
-	schema := &kinds.Schema{Cluster: "test"}
-	log := memory.New()
-	a := &Agent{cfg: Config{Schema: schema, Log: log}, actor: "nodeagent/n1", now: time.Now}
 	spec := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "web", Image: "web"}}}}
 	spec.Name, spec.Namespace, spec.UID = "web", "default", "1"
-	k := kinds.Pods.Key("default", "web")
-	p := a.newPod(t.Context(), spec)
-	p.world.Admitted = true
-
 	failed := spec.DeepCopy()
 	failed.Status.Phase, failed.Status.Reason = corev1.PodFailed, "OutOfcpu"
-	body, err := schema.Encode(failed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := log.Append(t.Context(), events.Record{Key: k, Body: body, Envelope: events.Envelope{ID: "1"}}); err != nil {
-		t.Fatal(err)
-	}
-	rs, err := log.After(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, _ := kernel.NewView(schema).Fold(rs...)
+	a, log, v := knowing(t, failed)
+	p := a.newPod(t.Context(), spec)
+	p.world.Admitted = true
 	goal := Goal{Pod: failed, Seq: 1}
 	again, err := a.reportStatus(t.Context(), v, p, goal, Action{Do: Wait})
 	if err != nil || again.IsZero() {
 		t.Errorf("%v; it is not looked at again", err)
 	}
-	if rs, err = log.After(1); err != nil || len(rs) > 0 {
+	if rs, err := log.After(1); err != nil || len(rs) > 0 {
 		t.Errorf("%v; written over it: %+v", err, rs)
 	}
 	if next := Decide(goal, &p.world, again); next.Do != Teardown {
