@@ -41,8 +41,9 @@ type Keys struct {
 	stream js.Stream
 	wrap   cipher.AEAD
 
-	mu    sync.Mutex // protects the following field
-	known map[string][]byte
+	mu      sync.Mutex // protects the following fields
+	known   map[string][]byte
+	forgets uint64 // how often a key was forgotten: what was read before may be of one that is destroyed
 }
 
 var _ events.Keys = (*Keys)(nil)
@@ -130,7 +131,7 @@ func (k *Keys) Key(id string) []byte {
 // read returns a key from memory, or else from the server; nil if there is none.
 func (k *Keys) read(ctx context.Context, id string) ([]byte, error) {
 	k.mu.Lock()
-	key := k.known[id]
+	key, forgets := k.known[id], k.forgets
 	k.mu.Unlock()
 	if key != nil {
 		return key, nil
@@ -152,7 +153,9 @@ func (k *Keys) read(ctx context.Context, id string) ([]byte, error) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.known[id] = key
+	if forgets == k.forgets {
+		k.known[id] = key
+	}
 	return key, nil
 }
 
@@ -192,9 +195,8 @@ func (k *Keys) Make(ctx context.Context, id string) error {
 
 // Destroy implements events.Keys.
 func (k *Keys) Destroy(ctx context.Context, id string) error {
-	k.mu.Lock()
-	delete(k.known, id)
-	k.mu.Unlock()
+	k.forget(id)
+	defer k.forget(id) // who reads until it is destroyed has it again
 	ctx, done := k.log.question(ctx)
 	defer done()
 	m, err := k.stream.GetLastMsgForSubject(ctx, keysSubject+id)
@@ -211,6 +213,13 @@ func (k *Keys) Destroy(ctx context.Context, id string) error {
 		return fmt.Errorf("destroy the key of %s: %w", id, err)
 	}
 	return nil
+}
+
+func (k *Keys) forget(id string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.known, id)
+	k.forgets++
 }
 
 // All implements events.Keys.

@@ -3,10 +3,12 @@ package jetstream
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -149,5 +151,34 @@ func TestKeyWaitsForTheServer(t *testing.T) {
 	go p.run()
 	if key := <-got; !bytes.Equal(key, direct.Key("a")) {
 		t.Errorf("the key is %x", key)
+	}
+}
+
+// TestADestroyedKeyIsForgotten has somebody read a key without pause while it is
+// destroyed: what is read in that moment must not stay in memory.
+func TestADestroyedKeyIsForgotten(t *testing.T) {
+	t.Parallel()
+	ctx := logtest.Context(t)
+	k := openKeys(t, openIn(t, startServer(t, ServerConfig{})))
+	for i := range 20 {
+		id := fmt.Sprint("k", i)
+		if err := k.Make(ctx, id); err != nil {
+			t.Fatal(err)
+		}
+		reading, stop := context.WithCancel(ctx)
+		var reader sync.WaitGroup
+		for range 4 {
+			reader.Go(func() {
+				for reading.Err() == nil {
+					k.Key(id)
+				}
+			})
+		}
+		err := k.Destroy(ctx, id)
+		stop()
+		reader.Wait()
+		if err != nil || k.Key(id) != nil {
+			t.Fatalf("key %d is there after it was destroyed: %v", i, err)
+		}
 	}
 }
