@@ -159,6 +159,9 @@ func (l *Log) save(ctx context.Context, at events.Seq, state iter.Seq[events.Rec
 		return err
 	}
 	back, err := l.load(ctx, s)
+	for errors.Is(err, js.ErrObjectNotFound) && wait(ctx, retryPause) == nil {
+		back, err = l.load(ctx, s) // of three servers one answered that does not have it yet
+	}
 	if err != nil {
 		return fmt.Errorf("read it back: %w", err)
 	}
