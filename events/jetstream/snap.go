@@ -78,9 +78,10 @@ func (l *Log) listSaved(ctx context.Context) ([]saved, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := l.question(ctx)
-	defer cancel()
-	infos, err := store.List(ctx)
+	infos, err := l.listObjects(ctx, store)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && l.connected() {
+		infos, err = l.listObjects(ctx, store) // the server that was asked may have stopped leading
+	}
 	if errors.Is(err, js.ErrNoObjectsFound) {
 		return nil, nil
 	}
@@ -95,6 +96,12 @@ func (l *Log) listSaved(ctx context.Context) ([]saved, error) {
 	}
 	slices.SortFunc(all, func(a, b saved) int { return int(a.Seq) - int(b.Seq) })
 	return all, nil
+}
+
+func (l *Log) listObjects(ctx context.Context, store js.ObjectStore) ([]*js.ObjectInfo, error) {
+	ctx, cancel := l.question(ctx)
+	defer cancel()
+	return store.List(ctx)
 }
 
 // parseManifest reads a manifest. ok is false for what is none, and for a
