@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -88,6 +89,27 @@ func (a *Agent) attach(ctx context.Context, p *pod, spec *corev1.Container, c Co
 		now := p.container(spec.Name)
 		return now.ID != c.ID || now.Phase != Running
 	}
+	done := make(chan error, 2)
+	streams := 0
+	var begun sync.WaitGroup // all that the container prints from now on is read
+	follow := func(stream string, to io.Writer) {
+		if to == nil {
+			return
+		}
+		streams++
+		begun.Add(1)
+		o := logs.Options{Follow: true, Tail: 0, LimitBytes: -1, Stream: stream, Begun: sync.OnceFunc(begun.Done)}
+		a.work.Go(func() error {
+			defer o.Begun() // also if it failed
+			done <- logs.Read(ctx, path, o, to, ended)
+			return nil
+		})
+	}
+	follow("stdout", t.stdout)
+	if !spec.TTY {
+		follow("stderr", t.stderr)
+	}
+	begun.Wait() // what is answered to the input must not come before
 	if t.stdin != nil && spec.Stdin {
 		in, err := os.OpenFile(a.rt.StdinPath(c.ID), os.O_WRONLY, 0)
 		if err != nil {
@@ -114,22 +136,6 @@ func (a *Agent) attach(ctx context.Context, p *pod, spec *corev1.Container, c Co
 			}
 		}
 	})
-	done := make(chan error, 2)
-	streams := 0
-	follow := func(stream string, to io.Writer) {
-		if to == nil {
-			return
-		}
-		streams++
-		a.work.Go(func() error {
-			done <- logs.Read(ctx, path, logs.Options{Follow: true, Tail: 0, LimitBytes: -1, Stream: stream}, to, ended)
-			return nil
-		})
-	}
-	follow("stdout", t.stdout)
-	if !spec.TTY {
-		follow("stderr", t.stderr)
-	}
 	var errs []error
 	for range streams {
 		errs = append(errs, <-done)

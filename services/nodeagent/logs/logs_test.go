@@ -3,6 +3,7 @@ package logs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -180,5 +181,27 @@ func awaitEnd(t *testing.T, dir string) {
 	defer lock.Close()
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestBegun writes to a log once it is known from where on it is read: that is
+// read, and nothing from before.
+func TestBegun(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "0.log")
+	write := func(text string) {
+		t.Helper()
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+		if err == nil {
+			_, err = fmt.Fprintf(f, "1970-01-01T00:16:44Z stdout F %s\n", text)
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("before")
+	var got bytes.Buffer
+	err := Read(t.Context(), path, Options{Follow: true, LimitBytes: -1, Begun: func() { write("after") }}, &got, func() bool { return true })
+	if err != nil || got.String() != "after\n" {
+		t.Errorf("it reads %q, %v", &got, err)
 	}
 }

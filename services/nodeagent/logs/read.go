@@ -22,6 +22,7 @@ type Options struct {
 	Since      time.Time // zero: all
 	LimitBytes int64     // of output; negative: no limit
 	Stream     string    // "stdout" or "stderr"; empty: both
+	Begun      func()    // is called once it is known from where on is read; nil: nobody asks
 }
 
 // errLimit ends a reading at its LimitBytes.
@@ -62,6 +63,9 @@ func (r *reader) run(ctx context.Context, path string, ended func() bool) error 
 	skip, err := r.start(files)
 	if err != nil {
 		return err
+	}
+	if r.o.Begun != nil {
+		r.o.Begun()
 	}
 	var current *os.File
 	for i, f := range files {
