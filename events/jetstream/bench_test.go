@@ -2,7 +2,9 @@ package jetstream
 
 import (
 	"context"
+	"flag"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -195,4 +197,59 @@ func BenchmarkLastThree(b *testing.B) {
 	benchWriters(b, func(b *testing.B, _ int) func(w int) error {
 		return func(int) error { _, err := l.Last(b.Context()); return err }
 	})
+}
+
+var agedThree = flag.Int("agedthree", 10_000, "how many events BenchmarkAgedThree begins with")
+
+// BenchmarkAgedThree updates random ones of many objects by 16 writers, on three
+// servers with a log of many events, and then starts one of them again.
+func BenchmarkAgedThree(b *testing.B) {
+	c := newTrio(b)
+	c.startAll()
+	l := c.openWith(0, 8<<30)
+	const writers = 64
+	objects := make([][]events.Seq, writers) // of each writer: their last events
+	write := func(w, i int) {
+		r := logtest.Record(fmt.Sprintf("o%d-%d", w, i), objects[w][i])
+		r.Body = podBody
+		var err error
+		if objects[w][i], err = l.Append(b.Context(), r); err != nil {
+			b.Error(err)
+		}
+	}
+	each := *agedThree / writers
+	all := func(writers int, do func(w, n int)) {
+		var g sync.WaitGroup
+		for w := range writers {
+			g.Go(func() {
+				for n := 0; n < each && !b.Failed(); n++ {
+					do(w, n)
+				}
+			})
+		}
+		g.Wait()
+	}
+	for w := range objects {
+		objects[w] = make([]events.Seq, each/10+1)
+	}
+	all(writers, func(w, n int) { write(w, n%len(objects[w])) })
+	each = 1000
+	took := make([][]time.Duration, 16)
+	b.ResetTimer()
+	all(len(took), func(w, _ int) {
+		begun := time.Now()
+		write(w, rand.IntN(len(objects[w])))
+		took[w] = append(took[w], time.Since(begun))
+	})
+	b.StopTimer()
+	report(b, "update", slices.Concat(took...))
+	last, err := l.Last(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	c.stop(2)
+	begun := time.Now()
+	c.start(2)
+	c.waitCopy(2, StreamName, uint64(last))
+	b.ReportMetric(time.Since(begun).Seconds(), "restart-s")
 }
