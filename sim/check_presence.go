@@ -5,11 +5,12 @@ import (
 	"time"
 
 	"github.com/rutterhq/rutter/kernel"
+	"github.com/rutterhq/rutter/services/apiserver"
 )
 
 // connectedFor is how long a node must have been connected to an apiserver for
 // all of them to know: words may be lost for deafFor.
-const connectedFor = deafFor + tellEvery + lookEvery
+const connectedFor = deafFor + apiserver.TellEvery + lookEvery
 
 // presence: no apiserver calls a node silent while it has been connected to any
 // of them for a while.

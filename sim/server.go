@@ -329,7 +329,7 @@ func (s *server) look() {
 	since := now.Sub(s.looked)
 	s.looked, s.looking = now, true
 	c := s.call(func(ctx context.Context) error {
-		s.writer.Look(ctx, now, since)
+		s.writer.Look(ctx, since)
 		return nil
 	}, func(error) { s.looking = false })
 	if c.over { // nothing had to be written

@@ -3,13 +3,11 @@ package sim
 import (
 	"slices"
 	"time"
+
+	"github.com/rutterhq/rutter/services/apiserver"
 )
 
 const (
-	// tellEvery is how often an apiserver tells the others which nodes it hears.
-	tellEvery = 500 * time.Millisecond
-	// knowsItself is how long an apiserver that is cut off takes to notice.
-	knowsItself = 3 * time.Second
 	// deafFor bounds how long words are lost of a server that is not cut off.
 	deafFor = 2 * time.Second
 	// cutFor bounds how long a server is cut off.
@@ -44,7 +42,7 @@ func (w *World) cutServer(d *dice) {
 // deafen loses the words between an apiserver and the others, never for longer
 // than deafFor in a row.
 func (w *World) deafen(d *dice) {
-	if len(w.servers) < 2 || slices.ContainsFunc(w.servers, func(s *server) bool { return w.now.Before(s.link.deaf.Add(2 * tellEvery)) }) {
+	if len(w.servers) < 2 || slices.ContainsFunc(w.servers, func(s *server) bool { return w.now.Before(s.link.deaf.Add(2 * apiserver.TellEvery)) }) {
 		return
 	}
 	w.count("words lost")
@@ -67,7 +65,7 @@ func (w *World) talk() {
 		switch l := &s.link; {
 		case l.cut() && !w.now.Before(l.cutTill):
 			s.heal()
-		case l.cut() && !l.knows && w.now.Sub(l.cutAt) >= knowsItself:
+		case l.cut() && !l.knows && w.now.Sub(l.cutAt) >= apiserver.NoticeCut:
 			w.count("apiserver let its nodes go")
 			l.knows = true
 			s.writer.CutOff(true)
@@ -77,16 +75,16 @@ func (w *World) talk() {
 		}
 	}
 	for _, s := range w.servers {
-		if !s.reached() || w.now.Sub(s.link.told) < tellEvery {
+		if !s.reached() || w.now.Sub(s.link.told) < apiserver.TellEvery {
 			continue
 		}
 		s.link.told = w.now
-		words := s.writer.Words(w.now)
+		words := s.writer.Words()
 		for _, o := range w.servers {
 			if o == s || !o.reached() {
 				continue
 			}
-			if err := o.writer.Told(words, w.now); err != nil {
+			if err := o.writer.Told(words); err != nil {
 				w.fail(err)
 			}
 		}

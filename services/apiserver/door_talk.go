@@ -132,16 +132,16 @@ func (p *presence) mind(ctx context.Context) error {
 			return nil
 		}
 		if !p.lonely(p.s.out.Steady()) {
-			p.cut(false)
+			p.conclude(nil)
 			continue
 		}
 		ask, cancel := context.WithTimeout(ctx, askLog)
 		_, err := p.s.cfg.Log.Last(ask)
 		cancel()
-		p.cut(err != nil && ctx.Err() == nil)
-		p.mu.Lock()
-		p.alone = err == nil && p.lonelyAt(p.s.out.Steady())
-		p.mu.Unlock()
+		if ctx.Err() != nil {
+			return nil
+		}
+		p.conclude(err)
 	}
 }
 
@@ -151,18 +151,31 @@ func (p *presence) lonely(now time.Time) bool {
 	return p.lonelyAt(now)
 }
 
+// conclude is what follows from the log's answer; nil if nobody had to ask.
+func (p *presence) conclude(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.noteCut(err != nil)
+	p.alone = err == nil && p.lonelyAt(p.s.out.Steady())
+}
+
 // lonelyAt is lonely for who holds the lock.
 func (p *presence) lonelyAt(now time.Time) bool {
 	return !p.peer.IsZero() && now.Sub(p.peer) > lonelyAfter
 }
 
-// cut notes whether this apiserver is cut off. One that is has no stream of a
-// node: what the node says does not reach the log from here, and perhaps does
-// from elsewhere. Once it is not any more, nothing is held against anybody
-// that was not heard meanwhile.
+// cut notes what who drives this apiserver knows.
 func (p *presence) cut(is bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.noteCut(is)
+}
+
+// noteCut notes whether this apiserver is cut off. One that is has no stream of a
+// node: what the node says does not reach the log from here, and perhaps does
+// from elsewhere. Once it is not any more, nothing is held against anybody
+// that was not heard meanwhile. The lock must be held.
+func (p *presence) noteCut(is bool) {
 	switch {
 	case is == p.isCut:
 		return

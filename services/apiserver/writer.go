@@ -119,17 +119,23 @@ func (s *NodeStream) Step(v *kernel.View, es []kernel.Event) {
 // End closes the stream: from now on the node is not heard by it.
 func (s *NodeStream) End() { s.leave() }
 
+// How an apiserver that nobody drives speaks with the others.
+const (
+	TellEvery = tellEvery            // it tells what it knows
+	NoticeCut = lonelyAfter + askLog // until it knows that it is cut off
+)
+
 // Look judges which nodes are heard, and appends what changed. since is how
 // long the last look is ago.
-func (w *Writer) Look(ctx context.Context, now time.Time, since time.Duration) {
-	w.s.presence.look(ctx, now, since)
+func (w *Writer) Look(ctx context.Context, since time.Duration) {
+	w.s.presence.look(ctx, w.s.out.Steady(), since)
 }
 
-// Words is what this apiserver tells the others of the nodes, every half second.
-func (w *Writer) Words(now time.Time) []byte { return w.s.presence.words(now) }
+// Words is what this apiserver tells the others of the nodes.
+func (w *Writer) Words() []byte { return w.s.presence.words(w.s.out.Steady()) }
 
 // Told takes what another one told.
-func (w *Writer) Told(words []byte, now time.Time) error { return w.s.presence.told(words, now) }
+func (w *Writer) Told(words []byte) error { return w.s.presence.told(words, w.s.out.Steady()) }
 
 // CutOff says whether this apiserver is cut off from the log and the others.
 // Whoever drives it then ends the streams of its nodes.
