@@ -79,7 +79,7 @@ func (l *Log) listSaved(ctx context.Context) ([]saved, error) {
 		return nil, err
 	}
 	infos, err := l.listObjects(ctx, store)
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && l.connected() {
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && l.nc.IsConnected() {
 		infos, err = l.listObjects(ctx, store) // the server that was asked may have stopped leading
 	}
 	if errors.Is(err, js.ErrNoObjectsFound) {
