@@ -217,31 +217,33 @@ func BenchmarkAgedThree(b *testing.B) {
 			b.Error(err)
 		}
 	}
-	each := *agedThree / writers
-	all := func(writers int, do func(w, n int)) {
-		var g sync.WaitGroup
-		for w := range writers {
-			g.Go(func() {
-				for n := 0; n < each && !b.Failed(); n++ {
-					do(w, n)
-				}
-			})
-		}
-		g.Wait()
-	}
+	var g sync.WaitGroup
 	for w := range objects {
+		each := *agedThree / writers
 		objects[w] = make([]events.Seq, each/10+1)
+		g.Go(func() {
+			for n := 0; n < each && !b.Failed(); n++ {
+				write(w, n%len(objects[w]))
+			}
+		})
 	}
-	all(writers, func(w, n int) { write(w, n%len(objects[w])) })
-	each = 1000
+	g.Wait()
 	took := make([][]time.Duration, 16)
-	b.ResetTimer()
-	all(len(took), func(w, _ int) {
-		begun := time.Now()
-		write(w, rand.IntN(len(objects[w])))
-		took[w] = append(took[w], time.Since(begun))
-	})
-	b.StopTimer()
+	next := make(chan struct{})
+	for w := range took {
+		g.Go(func() {
+			for range next {
+				begun := time.Now()
+				write(w, rand.IntN(len(objects[w])))
+				took[w] = append(took[w], time.Since(begun))
+			}
+		})
+	}
+	for b.Loop() {
+		next <- struct{}{}
+	}
+	close(next)
+	g.Wait()
 	report(b, "update", slices.Concat(took...))
 	last, err := l.Last(b.Context())
 	if err != nil {
