@@ -142,7 +142,8 @@ func (s *serverFlags) run(ctx context.Context) error {
 	if err := s.writeJoinFile(); err != nil {
 		return err
 	}
-	hurry()
+	enough := hurry()
+	defer enough()
 	server, err := s.startServer(m, ca, lg.With().Str(zlog.Svc, "nats").Logger())
 	if err != nil {
 		return err
@@ -171,7 +172,7 @@ func (s *serverFlags) run(ctx context.Context) error {
 	}
 	lg.Info().Str("url", url).Str("server", m.Name).Strs("others", m.Join).Msg("the API is served")
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return keepMemory(ctx, svc.mirror.Ready()) })
+	g.Go(func() error { return keepMemory(ctx, svc.mirror.Ready(), enough) })
 	g.Go(func() error { return svc.mirror.Run(ctx) })
 	if len(m.Join) > 0 {
 		g.Go(func() error { return sums.run(ctx, svc.mirror) })

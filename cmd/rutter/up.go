@@ -82,7 +82,8 @@ func (u *upFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	hurry()
+	enough := hurry()
+	defer enough()
 	server, err := startNATS(&u.folders, u.nats, u.durable, lg)
 	if err != nil {
 		return err
@@ -117,7 +118,7 @@ func (u *upFlags) run(ctx context.Context) error {
 	if u.pprof != "" {
 		g.Go(func() error { return servePprof(ctx, u.pprof) })
 	}
-	g.Go(func() error { return keepMemory(ctx, s.mirror.Ready()) })
+	g.Go(func() error { return keepMemory(ctx, s.mirror.Ready(), enough) })
 	g.Go(func() error { return s.mirror.Run(ctx) })
 	g.Go(func() error { return s.keepHistory(ctx, log) })
 	g.Go(func() error { return api.Run(ctx) })
