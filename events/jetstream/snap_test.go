@@ -66,7 +66,9 @@ func TestStatesOfServersThatLag(t *testing.T) {
 		}
 		got.Fold(r)
 	}
-	if !slices.EqualFunc(got.Records(), state.Records(), func(a, b events.Record) bool { return a.Key == b.Key && a.Seq == b.Seq && string(a.Body) == string(b.Body) }) {
+	if !slices.EqualFunc(got.Records(), state.Records(), func(a, b events.Record) bool {
+		return a.Key == b.Key && a.Seq == b.Seq && string(a.Body) == string(b.Body)
+	}) {
 		t.Errorf("%d objects are read back of %d, or others", len(got), len(state))
 	}
 }
