@@ -58,9 +58,14 @@ fi
 if [ "${ONLY:-}" = aged ]; then
   step "age: 1 M events of 100,000 objects: updates of random old objects, and starts (goal: 3 s after an orderly end, 15 s after a kill)"
   go build -o bin/aged ./test/bench/aged
-  unshare --net sh -c 'ip link set lo up && exec bin/aged "$@"' aged
+  aged() { unshare --net sh -c 'ip link set lo up && exec bin/aged "$@"' aged "$@"; }
+  aged
   for events in 700000 7000000; do
-    step "age: updates of random old objects behind $events events (1.5 KB each)"
-    bin/aged -boots 0 -events "$events"
+    step "age: updates of random old objects, and starts, behind $events events (1.5 KB each)"
+    aged -boots 1 -events "$events"
+  done
+  for events in 700000 1000000 7000000; do
+    step "age: three servers, made of one that has $events events"
+    aged -three -boots 1 -events "$events"
   done
 fi

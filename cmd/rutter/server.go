@@ -40,6 +40,7 @@ const (
 type serverFlags struct {
 	folders
 	logging
+	profiling
 	api     apiFlags
 	ingress ingressFlags
 	name    string
@@ -54,6 +55,7 @@ func serverCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return s.run(c.Context()) }}
 	s.folders.flags(c.Flags())
 	s.logging.flags(c.Flags())
+	s.profiling.flags(c.Flags())
 	c.Flags().StringVar(&s.api.listen, "listen", "0.0.0.0:6443", "address of the API (HTTPS)")
 	c.Flags().StringVar(&s.api.advertise, "advertise", "", "address at which nodes and pods reach the API; empty: this host's own")
 	c.Flags().StringSliceVar(&s.api.names, "api-name", nil, "further names and addresses for the API's certificate")
@@ -140,6 +142,9 @@ func (s *serverFlags) run(ctx context.Context) error {
 		return err
 	}
 	if err := s.writeJoinFile(); err != nil {
+		return err
+	}
+	if err := s.profiling.serve(ctx); err != nil {
 		return err
 	}
 	enough := hurry()

@@ -31,12 +31,12 @@ const upTimeout = 90 * time.Second
 type upFlags struct {
 	folders
 	logging
+	profiling
 	api     apiFlags
 	ingress ingressFlags
 	node    nodeFlags
 	nats    string
 	durable string
-	pprof   string
 	detach  bool
 }
 
@@ -57,7 +57,7 @@ func upCommand() *cobra.Command {
 	c.Flags().StringVar(&u.nats, "nats-listen", "", "loopback address at which services in processes of their own reach the log; empty: nowhere")
 	c.Flags().StringVar(&u.durable, "durability", string(jetstream.Fsync),
 		"what an acknowledged write survives: fsync (a power cut) or interval (LOSES the last second when the power or the machine fails)")
-	c.Flags().StringVar(&u.pprof, "pprof", "", "loopback address at which this process's profiles are served; empty: nowhere")
+	u.profiling.flags(c.Flags())
 	c.Flags().BoolVar(&u.detach, "detach", false, "go on in the background, and return when the cluster is ready")
 	return c
 }
@@ -80,6 +80,9 @@ func (u *upFlags) run(ctx context.Context) error {
 	}
 	ca, err := pki.Open(u.pki())
 	if err != nil {
+		return err
+	}
+	if err := u.profiling.serve(ctx); err != nil {
 		return err
 	}
 	enough := hurry()
@@ -115,9 +118,6 @@ func (u *upFlags) run(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	if u.pprof != "" {
-		g.Go(func() error { return servePprof(ctx, u.pprof) })
-	}
 	g.Go(func() error { return keepMemory(ctx, s.mirror.Ready(), enough) })
 	g.Go(func() error { return s.mirror.Run(ctx) })
 	g.Go(func() error { return s.keepHistory(ctx, log) })

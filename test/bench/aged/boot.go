@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -30,56 +31,97 @@ func (b booted) String() string {
 	return fmt.Sprintf("ready after %.2f s, a list read after %.2f s; %s", b.ready.Seconds(), b.listed.Seconds(), b.memory)
 }
 
-// boot starts the cluster, waits until it serves, and ends it by a signal.
-func boot(ctx context.Context, o *options, end syscall.Signal) (b booted, err error) {
-	ctx, cancel := context.WithTimeout(ctx, bootWait)
-	defer cancel()
-	out, err := os.OpenFile(filepath.Join(o.dir, "up.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+// boot starts a process of Rutter, waits until it serves, and ends it by a
+// signal.
+func boot(ctx context.Context, m *machine, end syscall.Signal) (booted, error) {
+	if err := m.start(); err != nil {
+		return booted{}, err
+	}
+	b, err := m.serves(ctx)
+	m.stop(end)
+	return b, err
+}
+
+// machine is a process of Rutter that serves the API.
+type machine struct {
+	rutter string
+	args   []string // the command, and its flags but for the folders
+	dir    string   // holds the folders data and run, and what was printed
+	begun  time.Time
+	cmd    *exec.Cmd // nil: it does not run
+}
+
+// single is a cluster of one machine.
+func single(o *options) *machine {
+	return &machine{rutter: o.rutter, dir: o.dir, args: []string{"up", "--node", "aged",
+		"--listen", "127.0.0.1:26443", "--node-port", "26250", "--http", "127.0.0.1:26080", "--https", "127.0.0.1:26444", "--host-services=false"}}
+}
+
+func (m *machine) data() string { return filepath.Join(m.dir, "data") }
+
+func (m *machine) start() error {
+	if err := os.MkdirAll(m.dir, 0o700); err != nil {
+		return err
+	}
+	out, err := os.OpenFile(filepath.Join(m.dir, "out.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return b, err
+		return err
 	}
 	defer out.Close()
-	c := exec.Command(o.rutter, "up", "--data", filepath.Join(o.dir, "data"), "--run", filepath.Join(o.dir, "run"), "--node", "aged",
-		"--listen", "127.0.0.1:26443", "--node-port", "26250", "--http", "127.0.0.1:26080", "--https", "127.0.0.1:26444",
-		"--host-services=false", "--log-level", "warn")
+	c := exec.Command(m.rutter, slices.Concat(m.args, []string{"--data", m.data(), "--run", filepath.Join(m.dir, "run"), "--log-level", "warn"})...)
 	c.Stdout, c.Stderr = out, out
-	begin := time.Now()
+	m.begun = time.Now()
 	if err := c.Start(); err != nil {
+		return err
+	}
+	m.cmd = c
+	return nil
+}
+
+// stop ends the process, if it runs. A kill is meant to end it badly, and so
+// does who is told to end while it begins.
+func (m *machine) stop(end syscall.Signal) {
+	if m.cmd == nil {
+		return
+	}
+	_ = m.cmd.Process.Signal(end)
+	_ = m.cmd.Wait()
+	m.cmd = nil
+}
+
+// serves waits until the machine serves.
+func (m *machine) serves(ctx context.Context) (b booted, err error) {
+	ctx, cancel := context.WithTimeout(ctx, bootWait)
+	defer cancel()
+	if err := m.await(ctx, "/readyz"); err != nil {
 		return b, err
 	}
-	defer func() {
-		err = errors.Join(err, c.Process.Signal(end))
-		_ = c.Wait() // a kill is meant to end it badly, and so does who is told to end while it begins
-	}()
-	if err := await(ctx, o, "/readyz"); err != nil {
+	b.ready = time.Since(m.begun)
+	if err := m.await(ctx, "/api/v1/nodes"); err != nil {
 		return b, err
 	}
-	b.ready = time.Since(begin)
-	if err := await(ctx, o, "/api/v1/nodes"); err != nil {
-		return b, err
-	}
-	b.listed = time.Since(begin)
-	b.memory = memory(c.Process.Pid)
+	b.listed = time.Since(m.begun)
+	b.memory = memory(m.cmd.Process.Pid)
 	return b, nil
 }
 
 // await asks until the answer is 200.
-func await(ctx context.Context, o *options, path string) error {
+func (m *machine) await(ctx context.Context, path string) error {
 	for {
-		err := ask(ctx, o, path)
+		err := m.ask(ctx, path)
 		if err == nil {
 			return nil
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("%s: %w", path, errors.Join(ctx.Err(), err))
+			return fmt.Errorf("%s of %s: %w", path, m.dir, errors.Join(ctx.Err(), err))
 		}
 	}
 }
 
-func ask(ctx context.Context, o *options, path string) error {
-	cfg, err := clientcmd.BuildConfigFromFlags("", filepath.Join(o.dir, "data", "admin.kubeconfig"))
+func (m *machine) ask(ctx context.Context, path string) error {
+	cfg, err := clientcmd.BuildConfigFromFlags("", filepath.Join(m.data(), "admin.kubeconfig"))
 	if err != nil {
 		return err
 	}

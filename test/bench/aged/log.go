@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -25,15 +27,19 @@ const (
 	saveEvery = 100_000
 )
 
-// part runs a part in a process of its own, whose memory is then its own.
-func part(ctx context.Context, o *options, name string) error {
+// part runs a part in a process of its own, whose memory is then its own. What
+// it prints goes to out; nil: to where this process prints.
+func part(ctx context.Context, o *options, name string, in io.Reader, out io.Writer) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	c := exec.CommandContext(ctx, self, "-part", name, "-dir", o.dir, "-objects", fmt.Sprint(o.objects), "-events", fmt.Sprint(o.events),
-		"-tail", fmt.Sprint(o.tail), "-updates", o.updates.String())
-	c.Stdout, c.Stderr = os.Stdout, os.Stderr
+	c := exec.CommandContext(ctx, self, "-part", name, "-dir", o.dir, "-server", fmt.Sprint(o.server), "-objects", fmt.Sprint(o.objects),
+		"-events", fmt.Sprint(o.events), "-tail", fmt.Sprint(o.tail), "-updates", o.updates.String())
+	c.Stdin, c.Stderr = in, os.Stderr
+	if c.Stdout = out; out == nil {
+		c.Stdout = os.Stdout
+	}
 	if err := c.Run(); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
@@ -43,7 +49,16 @@ func part(ctx context.Context, o *options, name string) error {
 // withLog opens the log of the cluster, which must not run.
 func withLog(ctx context.Context, o *options, do func(context.Context, *options, *jetstream.Log) error) error {
 	begin := time.Now()
-	server, err := jetstream.StartServer(jetstream.ServerConfig{Dir: filepath.Join(o.dir, "data", "log"), Durability: jetstream.Fsync})
+	c := jetstream.ServerConfig{Dir: filepath.Join(o.dir, "data", "log")}
+	opt := jetstream.Options{}
+	if o.server > 0 {
+		var err error
+		if c.Cluster, err = peers(o); err != nil {
+			return err
+		}
+		opt = jetstream.Options{Replicas: jetstream.Servers, Await: true, GiveUp: bootWait}
+	}
+	server, err := jetstream.StartServer(c)
 	if err != nil {
 		return err
 	}
@@ -52,7 +67,8 @@ func withLog(ctx context.Context, o *options, do func(context.Context, *options,
 	if err != nil {
 		return err
 	}
-	log, err := jetstream.Open(ctx, nc, jetstream.Options{Budget: server.Budget()})
+	opt.Budget = server.Budget()
+	log, err := jetstream.Open(ctx, nc, opt)
 	if err != nil {
 		return err
 	}
@@ -85,8 +101,9 @@ func write(i int, expect, seen events.Seq, rng *rand.Rand) events.Record {
 // fleet is many writers of objects, each of which has its own.
 type fleet struct {
 	log  *jetstream.Log
-	at   []events.Seq // of the objects
-	mu   sync.Mutex   // protects the following fields
+	at   []events.Seq     // of the objects
+	mine func(w int) bool // whether a writer is one of this process; nil: all are
+	mu   sync.Mutex       // protects the following fields
 	took []time.Duration
 }
 
@@ -99,6 +116,9 @@ func (f *fleet) run(ctx context.Context, n int, more func(writer, done int) bool
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for w := range n {
+		if f.mine != nil && !f.mine(w) {
+			continue
+		}
 		g.Go(func() error {
 			rng := rand.New(rand.NewPCG(uint64(w), uint64(seen)))
 			var took []time.Duration
@@ -200,7 +220,9 @@ func forget(ctx context.Context, log *jetstream.Log, state events.State, read ev
 	return at, err
 }
 
-// update reads the log as a service does, and then changes random objects.
+// update reads the log as a service does, and then, once a line or the end of
+// standard input has come, changes random objects. It serves the log until that
+// ends, for there may be others with which it keeps it.
 func update(ctx context.Context, o *options, log *jetstream.Log) error {
 	begin := time.Now()
 	state, err := follow(ctx, log)
@@ -214,6 +236,13 @@ func update(ctx context.Context, o *options, log *jetstream.Log) error {
 	n := len(state)
 	clear(state)
 	fmt.Printf("%d objects are read after %.2f s; %s\n", n, time.Since(begin).Seconds(), memory(os.Getpid()))
+	told := bufio.NewReader(os.Stdin)
+	_, _ = told.ReadString('\n')
+	writers := updateWriters
+	if o.server > 0 {
+		f.mine = func(w int) bool { return w%jetstream.Servers == o.server-1 }
+		writers = (updateWriters + jetstream.Servers - o.server) / jetstream.Servers
+	}
 	begin = time.Now()
 	if err := f.run(ctx, updateWriters, func(int, int) bool { return time.Since(begin) < o.updates }); err != nil {
 		return err
@@ -221,9 +250,10 @@ func update(ctx context.Context, o *options, log *jetstream.Log) error {
 	took := time.Since(begin)
 	slices.Sort(f.took)
 	fmt.Printf("%d updates of random old objects by %d writers: %.0f/s, p50 %.1f ms, p99 %.1f ms; %s (load average %s)\n",
-		len(f.took), updateWriters, float64(len(f.took))/took.Seconds(), ms(f.took[len(f.took)/2]), ms(f.took[len(f.took)*99/100]),
+		len(f.took), writers, float64(len(f.took))/took.Seconds(), ms(f.took[len(f.took)/2]), ms(f.took[len(f.took)*99/100]),
 		memory(os.Getpid()), loadAverage())
-	return nil
+	_, err = io.Copy(io.Discard, told)
+	return err
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

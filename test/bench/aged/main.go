@@ -22,7 +22,9 @@ type options struct {
 	events  int           // of history
 	tail    int           // of them, after the last state that is kept
 	updates time.Duration // for which random objects are updated; 0: not
-	boots   int           // of rutter up, after each kind of end; 0: none
+	boots   int           // after each kind of end; 0: none
+	three   bool          // three servers, instead of rutter up
+	server  int           // which of three a part is, from 1; 0: of none
 }
 
 func main() {
@@ -33,7 +35,9 @@ func main() {
 	flag.IntVar(&o.events, "events", 1_000_000, "events of history; each takes 1.5 KB")
 	flag.IntVar(&o.tail, "tail", 50_000, "events after the last state that is kept")
 	flag.DurationVar(&o.updates, "updates", 20*time.Second, "for how long random objects are updated; 0: not")
-	flag.IntVar(&o.boots, "boots", 3, "starts of rutter up after each kind of end; 0: none")
+	flag.IntVar(&o.boots, "boots", 3, "starts after each kind of end; 0: none")
+	flag.BoolVar(&o.three, "three", false, "measure three servers, to which a log is brought that one began")
+	flag.IntVar(&o.server, "server", 0, "which of three servers a part is; for this command's own use")
 	part := flag.String("part", "", "what a process of its own does; for this command's own use")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -44,8 +48,6 @@ func main() {
 		err = run(ctx, &o)
 	case "fill":
 		err = withLog(ctx, &o, fill)
-	case "boot":
-		err = boots(ctx, &o)
 	case "update":
 		err = withLog(ctx, &o, update)
 	}
@@ -68,14 +70,17 @@ func run(ctx context.Context, o *options) (err error) {
 		down.Stderr = os.Stderr
 		err = errors.Join(err, down.Run(), os.RemoveAll(o.dir))
 	}()
+	if o.three {
+		return runThree(ctx, o)
+	}
 	if o.boots > 0 { // the first start makes the cluster's identity
-		took, err := boot(ctx, o, syscall.SIGTERM)
+		took, err := boot(ctx, single(o), syscall.SIGTERM)
 		if err != nil {
 			return err
 		}
 		fmt.Printf("first start, of an empty cluster: %s\n", took)
 	}
-	if err := part(ctx, o, "fill"); err != nil {
+	if err := part(ctx, o, "fill", nil, nil); err != nil {
 		return err
 	}
 	// Before the updates: no keeper runs beside those, so they leave more events
@@ -84,27 +89,31 @@ func run(ctx context.Context, o *options) (err error) {
 		return err
 	}
 	if o.updates > 0 {
-		return part(ctx, o, "update")
+		return part(ctx, o, "update", nil, nil)
 	}
 	return nil
 }
 
+// ends are the ways in which a process ends.
+var ends = []struct {
+	name   string
+	signal syscall.Signal
+}{{"an orderly end", syscall.SIGTERM}, {"a kill", syscall.SIGKILL}}
+
 // boots starts the cluster after each kind of end.
 func boots(ctx context.Context, o *options) error {
-	for _, end := range []struct {
-		name   string
-		signal syscall.Signal
-	}{{"an orderly end", syscall.SIGTERM}, {"a kill", syscall.SIGKILL}} {
+	m := single(o)
+	for _, end := range ends {
 		if o.boots == 0 {
 			return nil
 		}
 		// The first one is after another kind of end; it does not count.
-		if _, err := boot(ctx, o, end.signal); err != nil {
+		if _, err := boot(ctx, m, end.signal); err != nil {
 			return err
 		}
 		var took []booted
 		for range o.boots {
-			b, err := boot(ctx, o, end.signal)
+			b, err := boot(ctx, m, end.signal)
 			if err != nil {
 				return err
 			}
