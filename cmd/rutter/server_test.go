@@ -6,11 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/rutterhq/rutter/internal/pki"
-	"github.com/rutterhq/rutter/kernel"
 )
 
 // A second server gets the first one's identity from its join file, once, and
@@ -113,17 +113,29 @@ func TestOnlyServersJoin(t *testing.T) {
 	}
 }
 
-// Each service may append what its deciders declare, and refusals.
-func TestRightsAreWhatIsDeclared(t *testing.T) {
+// TestRights lists what each service may append: what its deciders declare, and
+// refusals. A decider that is to write more has to be let here too.
+func TestRights(t *testing.T) {
 	all := rights()
-	for _, name := range []string{"scheduler", "controllers", "ingress"} {
-		if r := all[name]; r.All || len(r.Writes) < 2 {
-			t.Errorf("%s: %+v", name, r)
+	for name, want := range map[string]string{
+		"scheduler": "pods refusals.rutter.dev",
+		"ingress":   "ingressclasses.networking.k8s.io ingresses.networking.k8s.io refusals.rutter.dev",
+		"controllers": "clusterrolebindings.rbac.authorization.k8s.io clusterroles.rbac.authorization.k8s.io configmaps deployments.apps " +
+			"endpoints endpointslices.discovery.k8s.io events ingressclasses.networking.k8s.io ingresses.networking.k8s.io " +
+			"ipaddresses.networking.k8s.io leases.coordination.k8s.io namespaces nodes pods priorityclasses.scheduling.k8s.io " +
+			"refusals.rutter.dev replicasets.apps rolebindings.rbac.authorization.k8s.io roles.rbac.authorization.k8s.io secrets " +
+			"serviceaccounts services",
+	} {
+		var writes []string
+		for _, w := range all[name].Writes {
+			writes = append(writes, w.String())
+		}
+		slices.Sort(writes)
+		if got := strings.Join(slices.Compact(writes), " "); got != want || all[name].All || all[name].Keys != (name == "ingress") {
+			t.Errorf("%s: %+v", name, all[name])
 		}
 	}
-	for _, w := range all["scheduler"].Writes {
-		if w == (kernel.Resource{Plural: "secrets"}) {
-			t.Error("the scheduler may write Secrets")
-		}
+	if len(all) != 4 || !all["apiserver"].All {
+		t.Errorf("%d services have rights; the apiserver %+v", len(all), all["apiserver"])
 	}
 }

@@ -37,7 +37,7 @@ func inbox(service string) string { return "_INBOX_" + service }
 // permissions are a service's rights in the server's terms. They see subjects
 // only; what they do not see is the guard's.
 func (r Rights) permissions(service string) *server.Permissions {
-	may := []string{"$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$KV." + LeaseBucket + "." + service, "$KV." + SeenName + ".*"}
+	may := []string{"$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$KV." + LeaseBucket + "." + service, "$KV." + SeenName + "." + service + ".*"}
 	streams := readable
 	if r.Keys || r.All {
 		streams = append(slices.Clip(streams), keysStream)

@@ -201,6 +201,9 @@ func (f *filter) message(words []string, header int) ([]byte, error) {
 	switch {
 	case strings.HasPrefix(subject, events.SubjectRoot+"."):
 		return payload, checkEvent(payload[:header])
+	case header > 0:
+		_, err := ordersIn(payload[:header]) // by a header one value of a bucket could remove all others
+		return payload, err
 	case strings.HasPrefix(subject, "$JS.API.CONSUMER.CREATE."):
 		var c struct {
 			Config struct {
@@ -220,21 +223,28 @@ func (f *filter) message(words []string, header int) ([]byte, error) {
 // checkEvent looks at an event's headers: it must say what it expects of its
 // own subject, and give the server no other orders.
 func checkEvent(header []byte) error {
+	expects, err := ordersIn(header)
+	if err == nil && expects != 1 {
+		err = errors.New("an event that expects nothing")
+	}
+	return err
+}
+
+// ordersIn counts how often headers say what is expected of the message's own
+// subject. Any other order to the server is an error.
+func ordersIn(header []byte) (expects int, err error) {
 	_, rest, ok := bytes.Cut(header, []byte("\r\n"))
 	if !ok {
-		return errors.New("an event without headers")
+		return 0, errors.New("no headers")
 	}
 	h, err := textproto.NewReader(bufio.NewReader(bytes.NewReader(rest))).ReadMIMEHeader()
 	if err != nil {
-		return errors.New("bad headers")
+		return 0, errors.New("bad headers")
 	}
 	for name := range h {
 		if strings.HasPrefix(strings.ToLower(name), "nats-") && !strings.EqualFold(name, headerExpectLast) {
-			return fmt.Errorf("an event with %s", name)
+			return 0, fmt.Errorf("a message with %s", name)
 		}
 	}
-	if len(h.Values(headerExpectLast)) != 1 {
-		return errors.New("an event that expects nothing")
-	}
-	return nil
+	return len(h.Values(headerExpectLast)), nil
 }

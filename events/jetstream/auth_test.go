@@ -20,10 +20,11 @@ var services = map[string]Rights{
 	"scheduler": {Writes: []events.Resource{{Plural: "configmaps"}}},
 	"apiserver": {All: true},
 	"other":     {Writes: []events.Resource{{Group: "apps", Plural: "deployments"}}},
+	"ingress":   {Writes: []events.Resource{{Plural: "ingresses"}}, Keys: true},
 }
 
 // TestServiceRights has a service do what it may, then all that it must not:
-// afterwards nothing else is in the log.
+// no stream of the server is then other than it was.
 func TestServiceRights(t *testing.T) {
 	t.Parallel()
 	ctx := logtest.Context(t)
@@ -54,6 +55,7 @@ func TestServiceRights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	prepare(ctx, t, owner)
 	for name, try := range forbidden {
 		t.Run(name, func(t *testing.T) {
 			nc, err := Connect(ctx, s.URL(), file)
@@ -61,8 +63,14 @@ func TestServiceRights(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer nc.Close()
+			before := holds(ctx, t, owner)
 			try(t, nc)
 			_ = nc.FlushTimeout(time.Second) // it may have been thrown out
+			for stream, was := range holds(ctx, t, owner) {
+				if was != before[stream] {
+					t.Errorf("%s was %s, is %s", stream, before[stream], was)
+				}
+			}
 		})
 	}
 	deaf, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
@@ -77,77 +85,32 @@ func TestServiceRights(t *testing.T) {
 			t.Error("a service that is no apiserver tells them something")
 		}
 	}
-	next, err := owner.Append(ctx, logtest.Record("b", 0))
-	if err != nil || next != 2 {
-		t.Errorf("the next event is %d, %v: somebody wrote before", next, err)
-	}
-	info, err := owner.stream.Info(ctx)
-	if err != nil || info.State.FirstSeq != 1 || !info.Config.DenyDelete {
-		t.Errorf("the stream was changed: %+v, %v", info, err)
-	}
 }
 
-// send publishes with headers.
-func send(subject, reply, expect string, more ...string) func(*testing.T, *nats.Conn) {
-	return func(_ *testing.T, nc *nats.Conn) {
-		r := logtest.Record("x", 0)
-		m := &nats.Msg{Subject: subject, Reply: reply, Header: r.Headers(), Data: r.Body}
-		if expect != "" {
-			m.Header[headerExpectLast] = []string{expect}
-		}
-		for i := 0; i < len(more); i += 2 {
-			m.Header[more[i]] = []string{more[i+1]}
-		}
-		_ = nc.PublishMsg(m)
+// TestServiceThatReadsKeys: one that has the right to keys reads them, and
+// makes and destroys none.
+func TestServiceThatReadsKeys(t *testing.T) {
+	t.Parallel()
+	ctx := logtest.Context(t)
+	s := startServer(t, ServerConfig{Listen: "127.0.0.1:0", Secret: "s3cret", Services: services})
+	owner := openIn(t, s)
+	prepare(ctx, t, owner)
+	dir := t.TempDir()
+	if err := s.WriteServiceCredentials(dir); err != nil {
+		t.Fatal(err)
 	}
-}
-
-// call asks the server, and must not be answered.
-func call(subject, body string) func(*testing.T, *nats.Conn) {
-	return func(t *testing.T, nc *nats.Conn) {
-		if m, err := nc.Request(subject, []byte(body), 300*time.Millisecond); err == nil {
-			t.Errorf("%s was answered: %s", subject, m.Data)
-		}
-	}
-}
-
-// forbidden is what a service that may write ConfigMaps tries.
-var forbidden = map[string]func(*testing.T, *nats.Conn){
-	"AnotherResource":   send("ev.core.secrets.default.x", "", "0"),
-	"AnotherGroup":      send("ev.apps.configmaps.default.x", "", "0"),
-	"TheHorizon":        send(events.HorizonKey.Subject(), "", "0"),
-	"WithoutExpecting":  send("ev.core.configmaps.default.x", "", ""),
-	"WithoutHeaders":    func(_ *testing.T, nc *nats.Conn) { _ = nc.Publish("ev.core.configmaps.default.x", nil) },
-	"AnswerAsEvent":     send("ev.core.configmaps.default.x", "ev.core.secrets.default.x", "7"),
-	"ExpectsOfAnother":  send("ev.core.configmaps.default.x", "", "0", "Nats-Expected-Last-Subject-Sequence-Subject", "ev.core.secrets.>"),
-	"Rollup":            send("ev.core.configmaps.default.x", "", "0", "Nats-Rollup", "all"),
-	"Batch":             send("ev.core.configmaps.default.x", "", "0", "Nats-Batch-Id", "1", "Nats-Batch-Sequence", "1", "Nats-Batch-Commit", "1"),
-	"AnothersLease":     send("$KV.LEASE.other", "", ""),
-	"ToApiservers":      send(talkRoot+"nodes", "", ""),
-	"HistoryBucket":     send("$O.SNAP.M.x", "", ""),
-	"Purge":             call("$JS.API.STREAM.PURGE.EV", ""),
-	"Delete":            call("$JS.API.STREAM.DELETE.EV", ""),
-	"DeleteMessage":     call("$JS.API.STREAM.MSG.DELETE.EV", `{"seq":1}`),
-	"Update":            call("$JS.API.STREAM.UPDATE.EV", `{"name":"EV","subjects":["ev.>"],"max_msgs":1}`),
-	"Create":            call("$JS.API.STREAM.CREATE.X", `{"name":"X","subjects":["x"]}`),
-	"StepDown":          call("$JS.API.STREAM.LEADER.STEPDOWN.EV", ""),
-	"SystemAccount":     call("$SYS.REQ.SERVER.PING", ""),
-	"DeliverAsEvent":    call("$JS.API.CONSUMER.CREATE.EV.x", `{"stream_name":"EV","config":{"name":"x","deliver_policy":"all","ack_policy":"none","deliver_subject":"ev.core.secrets.default.x"}}`),
-	"DeliverToAnother":  call("$JS.API.CONSUMER.CREATE.EV.y", `{"stream_name":"EV","config":{"name":"y","deliver_policy":"all","ack_policy":"none","DELIVER_SUBJECT":"_INBOX_other.x"}}`),
-	"ReadWhatIsWritten": func(t *testing.T, nc *nats.Conn) { listen(t, nc, "ev.>") },
-	"AnothersAnswers":   func(t *testing.T, nc *nats.Conn) { listen(t, nc, "_INBOX_other.>") },
-	"AllAnswers":        func(t *testing.T, nc *nats.Conn) { listen(t, nc, ">") },
-}
-
-// listen subscribes, and must hear nothing.
-func listen(t *testing.T, nc *nats.Conn, subject string) {
-	sub, err := nc.SubscribeSync(subject)
+	k, err := dialFile(t, s.URL(), filepath.Join(dir, "ingress.credentials"), Options{}).Keys(ctx, keySecret)
 	if err != nil {
-		return
+		t.Fatal(err)
 	}
-	send("ev.core.configmaps.default.a", "", "99")(t, nc) // a conflict: nothing is stored
-	if m, err := sub.NextMsg(200 * time.Millisecond); err == nil {
-		t.Errorf("%s: heard %s", subject, m.Subject)
+	if len(k.Key("theirs")) != events.KeySize {
+		t.Error("it cannot read a key")
+	}
+	before := holds(ctx, t, owner)
+	short, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if err := errors.Join(k.Make(short, "mine"), k.Destroy(short, "theirs")); err == nil || holds(ctx, t, owner)[keysStream] != before[keysStream] {
+		t.Errorf("it makes or destroys keys: %v", err)
 	}
 }
 

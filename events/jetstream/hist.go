@@ -67,7 +67,7 @@ func histConfig(keep events.Keep, bytes int64, replicas int) js.StreamConfig {
 // openPast finds the streams of the past; the log's owner makes them.
 func (l *Log) openPast(ctx context.Context, api js.JetStream, o Options) error {
 	l.past.api, l.past.owner, l.past.build = api, o.Budget > 0, o.Build
-	l.past.horizon, l.past.seen = new(horizon), newSeen()
+	l.past.horizon, l.past.seen = new(horizon), newSeen(l.nc.Opts.User)
 	if l.server != nil && l.server.alone() {
 		l.past.horizon, l.past.seen = &l.server.horizon, nil
 	}

@@ -377,5 +377,11 @@ func (l *Log) leastSeen(ctx context.Context) (events.Seq, error) {
 	return least, nil
 }
 
-// newSeen returns a name under which this process says what it knows.
-func newSeen() *seen { return &seen{key: nuid.Next()} }
+// newSeen returns a name under which this process says what it knows, as the
+// service that it is if it is one.
+func newSeen(service string) *seen {
+	if service != "" {
+		service += "."
+	}
+	return &seen{key: service + nuid.Next()}
+}
