@@ -38,6 +38,8 @@ type plane struct {
 	f      folders
 	url    string
 	http   *http.Client
+	server *jetstream.Server
+	schema *kinds.Schema
 	log    *jetstream.Log
 	mirror *kernel.Mirror
 	stop   func()
@@ -59,6 +61,7 @@ func startPlane(t testing.TB, data string) *plane {
 	check(err)
 	server, err := startNATS(&p.f, "", "interval", lg)
 	check(err)
+	p.server, p.schema = server, schema
 	nc, err := server.Connect()
 	check(err)
 	p.log, err = jetstream.Open(t.Context(), nc, jetstream.Options{Budget: server.Budget(), Build: build})
