@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -156,6 +157,24 @@ func nodeMay(v *kernel.View, node string, a *Attributes) bool {
 		}
 	}
 	return false
+}
+
+// nodeMayBind holds a node to tokens that end with a pod of its own, as
+// NodeRestriction does: it needs them for nothing else, and with any other it
+// would act as the account after the pod is gone.
+func nodeMayBind(v *kernel.View, node string, tr *authenticationv1.TokenRequest) error {
+	deny := func(why string) error {
+		return apierrors.NewForbidden(schema.GroupResource{Resource: "serviceaccounts"}, tr.Name, fmt.Errorf("node %q requested a token %s", node, why))
+	}
+	to := tr.Spec.BoundObjectRef
+	if to == nil || to.Kind != "Pod" || to.APIVersion != "v1" {
+		return deny("not bound to a pod")
+	}
+	pod, ok := kinds.Pods.Get(v, tr.Namespace, to.Name)
+	if !ok || pod.Spec.NodeName != node || pod.UID != to.UID {
+		return deny("bound to what is not one of its pods")
+	}
+	return nil
 }
 
 // mountedBy lists what a pod makes visible to its node.

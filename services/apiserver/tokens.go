@@ -234,6 +234,11 @@ func (r *request) tokenRequest() error {
 	}
 	c := &claims{Issuer: r.s.tokens.issuer, Subject: serviceAccountPrefix + sa.GetNamespace() + ":" + sa.GetName(), ID: uuid.NewString(),
 		Kubernetes: bound{Namespace: sa.GetNamespace(), ServiceAccount: ref{sa.GetName(), string(sa.GetUID())}}}
+	if node, ok := nodeOf(r.user); ok {
+		if err := nodeMayBind(v, node, tr); err != nil {
+			return err
+		}
+	}
 	if err := bindToken(v, tr, &c.Kubernetes); err != nil {
 		return err
 	}
