@@ -132,6 +132,18 @@ type world struct {
 	admin *http.Client
 	node  *http.Client // of node "mine"
 	tries int
+
+	keeper keeper
+}
+
+// keeper is of a log that keeps as much of the past as it is told.
+type keeper struct{ set int }
+
+func (k *keeper) Usage(context.Context) (events.Usage, error) { return events.Usage{}, nil }
+
+func (k *keeper) SetKeep(context.Context, events.Keep) error {
+	k.set++
+	return nil
 }
 
 func newWorld(t *testing.T) *world {
@@ -148,7 +160,7 @@ func newWorld(t *testing.T) *world {
 	schema := &kinds.Schema{Cluster: "test", Seal: []byte("0123456789abcdef0123456789abcdef"), Keys: new(memory.Keys)}
 	cfg := apiserver.Default()
 	cfg.Log, cfg.History, cfg.Schema, cfg.CA, cfg.Listener, cfg.Logger = w.log, w.log, schema, ca, listener, zerolog.Nop()
-	cfg.Mirror = kernel.NewMirror(w.log, schema, nil)
+	cfg.Mirror, cfg.Keeper = kernel.NewMirror(w.log, schema, nil), &w.keeper
 	server, err := apiserver.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -250,7 +262,13 @@ func TestIsolation(t *testing.T) {
 	t.Run("API", func(t *testing.T) { w.t = t; w.tryAPI() })
 	t.Run("Door", func(t *testing.T) { w.t = t; w.tryDoor() })
 	t.Run("Debug", func(t *testing.T) { w.t = t; w.tryDebug() })
+	t.Run("Reviews", func(t *testing.T) { w.t = t; w.tryReviews() })
+	t.Run("Tokens", func(t *testing.T) { w.t = t; w.tryTokens() })
+	t.Run("Complete", func(t *testing.T) { w.t = t; w.complete() })
 	w.t = t
+	if w.keeper.set > 0 {
+		t.Errorf("what is kept of the past was changed %d times", w.keeper.set)
+	}
 	last, err := w.log.Last(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -270,62 +288,93 @@ func TestIsolation(t *testing.T) {
 	w.allowed()
 }
 
-var subresources = []string{"", "/status", "/scale", "/log", "/exec?command=id", "/attach", "/portforward", "/proxy", "/proxy/x", "/binding",
-	"/eviction", "/token", "/ephemeralcontainers", "/resize", "/finalize", "/approval"}
+// subresources are all that there are, and more. Of those whose body is not the
+// object it is here, so that it is not the body for which they are refused.
+var subresources = map[string]string{"": "", "/status": "", "/log": "", "/exec?command=id": "", "/attach": "", "/portforward": "", "/proxy": "", "/proxy/x": "",
+	"/binding":  `{"apiVersion":"v1","kind":"Binding","metadata":{"name":%q},"target":{"kind":"Node","name":"mine"}}`,
+	"/eviction": `{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":%q}}`,
+	"/scale":    `{"apiVersion":"autoscaling/v1","kind":"Scale","metadata":{"name":%q},"spec":{"replicas":3}}`,
+	"/token":    `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","metadata":{"name":%q},"spec":{"expirationSeconds":600}}`,
+	"/finalize": "", "/ephemeralcontainers": "", "/resize": "", "/approval": ""}
 
 var patches = []string{"application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"}
+
+// denied tells whether an answer says that one may not, or that there is no such
+// thing: of every other error it would not be known what had come without it.
+func denied(code int) bool {
+	return code == http.StatusForbidden || code == http.StatusNotFound || code == http.StatusMethodNotAllowed
+}
+
+// watching is for how long a stream is read that was not refused.
+const watching = 300 * time.Millisecond
 
 // tryAPI comes as a client of the API.
 func (w *world) tryAPI() {
 	for _, row := range kinds.All {
 		i := row.Describe()
 		ns, name := namespaceOf(i), nameOf(i)
-		mayRead := open[i.Resource.String()]
+		mayRead := false
 		try := func(method, path, contentType, body string, stream time.Duration) {
 			w.t.Helper()
-			code, out := w.send(w.node, method, path, contentType, body, stream)
-			reading := method == "GET" || method == "HEAD"
-			if shows(out) && !(reading && mayRead) {
-				w.t.Errorf("%s %s: read: %d %.200s", method, path, code, out)
+			reading := mayRead && (method == "GET" || method == "HEAD")
+			if !reading && stream > 0 {
+				stream = 10 * time.Second // it is refused at once
 			}
-			if code/100 == 2 && !(reading && mayRead) {
-				w.t.Errorf("%s %s: allowed: %d %.200s", method, path, code, out)
+			code, out := w.send(w.node, method, path, contentType, body, stream)
+			switch {
+			case reading:
+			case shows(out):
+				w.t.Errorf("%s %s: read: %d %.200s", method, path, code, out)
+			case !denied(code):
+				w.t.Errorf("%s %s: not refused: %d %.200s", method, path, code, out)
 			}
 		}
-		object := body(w.t, i, ns, name)
-		for _, sub := range subresources {
+		for sub, object := range subresources {
+			if object == "" {
+				object = body(w.t, i, ns, name)
+			} else {
+				object = fmt.Sprintf(object, name)
+			}
+			mayRead = open[i.Resource.String()] && sub == ""
 			at := pathOf(i, ns, name) + sub
 			and := "?"
 			if strings.Contains(sub, "?") {
 				and = "&"
 			}
-			try("GET", at, "", "", 0)
-			try("GET", at+and+"watch=true&timeoutSeconds=1", "", "", 200*time.Millisecond)
+			for _, method := range []string{"GET", "HEAD"} {
+				try(method, at, "", "", 0)
+				try(method, at+and+"watch=true&timeoutSeconds=1", "", "", watching)
+			}
 			for _, method := range []string{"POST", "PUT"} {
 				try(method, at, "application/json", object, 0)
 				try(method, at+and+"dryRun=All", "application/json", object, 0)
 			}
 			for _, p := range patches {
-				patch := `{"metadata":{"labels":{"evil":"yes"}}}`
+				patch, how := `{"metadata":{"labels":{"evil":"yes"}}}`, "fieldManager=evil"
 				switch {
 				case strings.HasPrefix(p, "application/json-patch"):
 					patch = `[{"op":"add","path":"/metadata/labels","value":{"evil":"yes"}}]`
 				case strings.HasPrefix(p, "application/apply"):
-					patch = object
+					patch, how = object, how+"&force=true"
 				}
-				try("PATCH", at+and+"fieldManager=evil&force=true", p, patch, 0)
+				try("PATCH", at+and+how, p, patch, 0)
 			}
 			try("DELETE", at, "", "", 0)
+			try("OPTIONS", at, "", "", 0)
 		}
 		for _, in := range []string{ns, ""} {
+			mayRead = open[i.Resource.String()]
 			all := pathOf(i, in, "")
-			try("GET", all, "", "", 0)
-			try("GET", all+"?fieldSelector=metadata.name%3D"+name, "", "", 0)
-			try("GET", all+"?watch=true&timeoutSeconds=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true", "", "", 200*time.Millisecond)
+			for _, method := range []string{"GET", "HEAD"} {
+				try(method, all, "", "", 0)
+				try(method, all+"?fieldSelector=metadata.name%3D"+name, "", "", 0)
+				try(method, all+"?watch=true&timeoutSeconds=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true", "", "", watching)
+			}
 			try("DELETE", all, "", "", 0)
+			try("OPTIONS", all, "", "", 0)
 		}
 		try("POST", pathOf(i, ns, ""), "application/json", body(w.t, i, ns, "evil"), 0)
-		try("GET", strings.Replace(pathOf(i, ns, name), "/"+i.Version+"/", "/"+i.Version+"/watch/", 1), "", "", 200*time.Millisecond)
+		try("GET", strings.Replace(pathOf(i, ns, name), "/"+i.Version+"/", "/"+i.Version+"/watch/", 1), "", "", watching)
 	}
 	// Another's rights do not help.
 	for header, value := range map[string]string{"Impersonate-User": "admin", "Impersonate-Group": "system:masters"} {
@@ -341,14 +390,16 @@ func (w *world) tryAPI() {
 		}
 		out, _ := io.ReadAll(res.Body)
 		res.Body.Close()
-		if res.StatusCode/100 == 2 || shows(string(out)) {
+		if !denied(res.StatusCode) || shows(string(out)) {
 			w.t.Errorf("as %s: %s: %d %.200s", header, value, res.StatusCode, out)
 		}
 	}
 	for _, path := range []string{"/", "/api", "/apis", "/metrics", "/openapi/v2", "/logs/", "/debug/pprof/", "/configz", "/../api/v1/namespaces/default/secrets/canary",
 		"/api/v1/namespaces/default/secrets/canary/", "/api/v1/namespaces/default/configmaps/mounted/../../secrets/canary", "/api/v1/namespaces/default/configmaps%2f..%2fsecrets/canary"} {
-		if code, out := w.send(w.node, "GET", path, "", "", 0); shows(out) {
-			w.t.Errorf("GET %s: read: %d %.200s", path, code, out)
+		for _, method := range []string{"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"} {
+			if code, out := w.send(w.node, method, path, "application/json", "{}", 0); shows(out) || method != "GET" && method != "HEAD" && !denied(code) {
+				w.t.Errorf("%s %s: %d %.200s", method, path, code, out)
+			}
 		}
 	}
 }
@@ -357,10 +408,22 @@ func (w *world) tryAPI() {
 // what is another's.
 func (w *world) tryDoor() {
 	for _, of := range []string{"other", "mine%2f..%2fother", "MINE", ""} {
-		for _, what := range []string{"/log?after=0", "/log", "/append", ""} {
-			if code, out := w.send(w.node, "GET", "/rutter/v1/nodes/"+of+what, "", "", 200*time.Millisecond); code/100 == 2 || shows(out) {
-				w.t.Errorf("GET the %s of node %q: %d %.200s", what, of, code, out)
+		for _, what := range []string{"/log?after=0", "/log?after=1", "/log", "/append", ""} {
+			for _, method := range []string{"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"} {
+				if code, out := w.send(w.node, method, "/rutter/v1/nodes/"+of+what, "application/json", "{}", 10*time.Second); !denied(code) || shows(out) {
+					w.t.Errorf("%s the %s of node %q: %d %.200s", method, what, of, code, out)
+				}
 			}
+		}
+	}
+	// What it may see at a position depends on what came before: it begins at 0.
+	last, err := w.log.Last(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, after := range []string{"1", fmt.Sprint(last - 1), fmt.Sprint(last), fmt.Sprint(last + 1000), "-1", "18446744073709551615", "x", "00"} {
+		if code, out := w.send(w.node, "GET", "/rutter/v1/nodes/mine/log?after="+after, "", "", 10*time.Second); code != http.StatusGone || shows(out) {
+			w.t.Errorf("its own stream after %s: %d %.200s", after, code, out)
 		}
 	}
 	for line := range w.stream("/rutter/v1/nodes/mine/log?after=0") {
@@ -419,10 +482,8 @@ func (w *world) appendAll(k kernel.Key, object string) {
 					w.t.Fatal(err)
 				}
 				code, out := w.send(w.node, "POST", "/rutter/v1/nodes/"+door+"/append", "application/json", string(b), 0)
-				if code/100 == 2 || shows(out) {
-					w.t.Errorf("append of %s (delete %t) through the door of %s: %d %.200s", k, gone, door, code, out)
-				}
-				if code/100 == 5 {
+				stale := door == "mine" && expect != live && code == http.StatusConflict
+				if !denied(code) && !stale || shows(out) {
 					w.t.Errorf("append of %s (delete %t) through the door of %s: %d %.200s", k, gone, door, code, out)
 				}
 			}
@@ -466,7 +527,7 @@ func (w *world) tryDebug() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	paths := []string{"log", "log?tail=1000", "replay", "record", "cluster", "at/" + fmt.Sprint(last) + "/rutter/v1/log", "at/" + fmt.Sprint(last) + "/rutter/v1/nodes/other/log"}
+	paths := []string{"log", "log?tail=1000", "replay", "record", "cluster", "history", "at/" + fmt.Sprint(last) + "/rutter/v1/log", "at/" + fmt.Sprint(last) + "/rutter/v1/nodes/other/log"}
 	for _, row := range kinds.All {
 		i := row.Describe()
 		if open[i.Resource.String()] {
@@ -478,8 +539,8 @@ func (w *world) tryDebug() {
 			"at/"+fmt.Sprint(last)+pathOf(i, k.Namespace, k.Name), "at/"+fmt.Sprint(last)+pathOf(i, k.Namespace, ""), "at/-1s"+pathOf(i, "", ""))
 	}
 	for _, path := range paths {
-		for _, method := range []string{"POST", "PUT", "PATCH", "DELETE"} {
-			if code, out := w.send(w.node, method, "/rutter/v1/"+path, "application/json", "{}", 0); code/100 == 2 || shows(out) {
+		for _, method := range []string{"HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"} {
+			if code, out := w.send(w.node, method, "/rutter/v1/"+path, "application/json", `{"age":"1s","bytes":1}`, 0); !denied(code) || shows(out) {
 				w.t.Errorf("%s /rutter/v1/%s: %d %.200s", method, path, code, out)
 			}
 		}
@@ -490,10 +551,15 @@ func (w *world) tryDebug() {
 				w.t.Errorf("GET /rutter/v1/%s: read: %d %.200s", path, code, line)
 			}
 		}
-		if (path == "replay" || path == "record") && code/100 == 2 {
-			w.t.Errorf("GET /rutter/v1/%s: allowed: %d %.200s", path, code, out)
+		if !denied(code) && !(code == http.StatusOK && filtered(path)) {
+			w.t.Errorf("GET /rutter/v1/%s: not refused: %d %.200s", path, code, out)
 		}
 	}
+}
+
+// filtered tells whether a question is answered with what one may read.
+func filtered(path string) bool {
+	return strings.HasPrefix(path, "log") || strings.HasSuffix(path, "/rutter/v1/log") || path == "cluster"
 }
 
 // allowed is the other side: what the node needs, it gets.
