@@ -33,7 +33,7 @@ func newCheckers(w *World) {
 	}
 	w.checkers = []checker{
 		&bindings{}, &phases{}, newReplicas(w), w.told.surge, &endpoints{w: w}, &envelopes{deciders: w.deciders}, newAddresses(),
-		w.told.door, w.told.room, w.told.acks, &orphans{w: w}, &views{w: w}, w.told.starts, w.told.replays, w.told.presence,
+		w.told.door, w.told.room, w.told.acks, &orphans{w: w}, &expired{w: w}, &views{w: w}, w.told.starts, w.told.replays, w.told.presence,
 	}
 }
 

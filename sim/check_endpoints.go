@@ -10,26 +10,47 @@ import (
 )
 
 // endpoints: a Service leads to no pod that its decision saw not ready, going,
-// or somewhere else.
+// or somewhere else: neither its EndpointSlices nor its Endpoints.
 type endpoints struct{ w *World }
 
 func (c *endpoints) see(e kernel.Event) error {
-	slice, _, ok := kinds.EndpointSlices.Of(e)
-	if !ok || slice == nil || e.Decision == nil {
+	if e.Decision == nil {
 		return nil
 	}
-	seen := c.w.views[e.Seen]
-	for _, one := range slice.Endpoints {
-		if one.Conditions.Ready == nil || !*one.Conditions.Ready {
-			continue
+	if slice, _, ok := kinds.EndpointSlices.Of(e); ok && slice != nil {
+		for _, one := range slice.Endpoints {
+			if one.Conditions.Ready == nil || !*one.Conditions.Ready {
+				continue
+			}
+			if len(one.Addresses) != 1 {
+				return fmt.Errorf("event %d: an endpoint of %s has %d addresses", e.Seq, slice.Name, len(one.Addresses))
+			}
+			if err := c.leads(e, one.TargetRef, one.Addresses[0]); err != nil {
+				return err
+			}
 		}
-		if one.TargetRef == nil || len(one.Addresses) != 1 {
-			return fmt.Errorf("event %d: an endpoint of %s names no pod or several addresses", e.Seq, slice.Name)
+	}
+	if o, _, ok := kinds.Endpoints.Of(e); ok && o != nil {
+		for _, s := range o.Subsets {
+			for _, a := range s.Addresses {
+				if err := c.leads(e, a.TargetRef, a.IP); err != nil {
+					return err
+				}
+			}
 		}
-		p, ok := kinds.Pods.Get(seen, slice.Namespace, one.TargetRef.Name)
-		if !ok || p.UID != one.TargetRef.UID || p.Status.PodIP != one.Addresses[0] || !isReady(p) || p.DeletionTimestamp != nil {
-			return fmt.Errorf("event %d: %s leads to %s as a ready pod, which %s was not", e.Seq, slice.Name, one.Addresses[0], one.TargetRef.Name)
-		}
+	}
+	return nil
+}
+
+// leads tells whether a pod was ready, at that address, when it was decided to
+// lead to it.
+func (c *endpoints) leads(e kernel.Event, to *corev1.ObjectReference, ip string) error {
+	if to == nil {
+		return fmt.Errorf("event %d: an address of %s is no pod's", e.Seq, e.Key)
+	}
+	p, ok := kinds.Pods.Get(c.w.views[e.Seen], e.Key.Namespace, to.Name)
+	if !ok || p.UID != to.UID || p.Status.PodIP != ip || !isReady(p) || p.DeletionTimestamp != nil {
+		return fmt.Errorf("event %d: %s leads to %s as a ready pod, which %s was not", e.Seq, e.Key, ip, to.Name)
 	}
 	return nil
 }

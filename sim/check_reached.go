@@ -82,28 +82,41 @@ func reachedPods(v *kernel.View, wanted map[string]int32, owners map[string]bool
 	return nil
 }
 
-// reachedEndpoints compares what the Services lead to with the ready pods.
+// reachedEndpoints compares what the Services lead to with the ready pods, in
+// EndpointSlices and in Endpoints.
 func reachedEndpoints(v *kernel.View) error {
 	for _, s := range kinds.Services.List(v, "") {
-		missing := map[string]bool{}
-		for _, p := range kinds.Pods.List(v, s.Namespace) {
-			if p.Labels["app"] == s.Spec.Selector["app"] && isReady(p) {
-				missing[p.Status.PodIP] = true
-			}
-		}
+		var slices, old []string
 		for _, slice := range kinds.EndpointSlices.List(v, s.Namespace) {
-			if slice.Labels["kubernetes.io/service-name"] != s.Name {
-				continue
-			}
-			for _, e := range slice.Endpoints {
-				if !missing[e.Addresses[0]] {
-					return fmt.Errorf("service %s: its endpoint %s is no pod's, or is there twice", s.Name, e.Addresses[0])
+			if slice.Labels["kubernetes.io/service-name"] == s.Name {
+				for _, e := range slice.Endpoints {
+					slices = append(slices, e.Addresses[0])
 				}
-				delete(missing, e.Addresses[0])
 			}
 		}
-		if len(missing) > 0 {
-			return fmt.Errorf("service %s: %d pods are not among its endpoints", s.Name, len(missing))
+		if o, ok := kinds.Endpoints.Get(v, s.Namespace, s.Name); ok {
+			for _, sub := range o.Subsets {
+				for _, a := range append(sub.Addresses, sub.NotReadyAddresses...) {
+					old = append(old, a.IP)
+				}
+			}
+		}
+		for what, has := range map[string][]string{"EndpointSlices": slices, "Endpoints": old} {
+			missing := map[string]bool{}
+			for _, p := range kinds.Pods.List(v, s.Namespace) {
+				if p.Labels["app"] == s.Spec.Selector["app"] && isReady(p) {
+					missing[p.Status.PodIP] = true
+				}
+			}
+			for _, ip := range has {
+				if !missing[ip] {
+					return fmt.Errorf("service %s: the address %s in its %s is no pod's, or is there twice", s.Name, ip, what)
+				}
+				delete(missing, ip)
+			}
+			if len(missing) > 0 {
+				return fmt.Errorf("service %s: %d pods are not among its %s", s.Name, len(missing), what)
+			}
 		}
 	}
 	return nil

@@ -127,6 +127,28 @@ func TestPlantedFaults(t *testing.T) {
 				}
 				return d
 			})), "as a ready pod"},
+		"Endpoints of pods that are not ready": {plant("controllers/endpoints", changing(
+			func(_ *kernel.View, _ kernel.Key, d kernel.Decision, _ time.Time) kernel.Decision {
+				for _, c := range d.Changes {
+					if o, ok := c.Object.(*corev1.Endpoints); ok {
+						for i, s := range o.Subsets {
+							o.Subsets[i].Addresses, o.Subsets[i].NotReadyAddresses = append(s.Addresses, s.NotReadyAddresses...), nil
+						}
+					}
+				}
+				return d
+			})), "as a ready pod"},
+		"Endpoints that lack a pod": {plant("controllers/endpoints", changing(
+			func(_ *kernel.View, _ kernel.Key, d kernel.Decision, _ time.Time) kernel.Decision {
+				for _, c := range d.Changes {
+					if o, ok := c.Object.(*corev1.Endpoints); ok {
+						for i, s := range o.Subsets {
+							o.Subsets[i].Addresses = s.Addresses[:min(1, len(s.Addresses))]
+						}
+					}
+				}
+				return d
+			})), "are not among its Endpoints"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := uint64(1); seed <= 12; seed++ {
@@ -210,6 +232,19 @@ func TestWitnesses(t *testing.T) {
 				w.fail(err)
 			}
 		}, "node n1 wrote nodes/n2"},
+		"a node is shown an older state": {func(w *World) { w.told.door.begins("n1", 4, 5) }, "it had been shown 5"},
+		"a node ends what is bound to it": {func(w *World) {
+			m := w.machines[0]
+			k := kinds.Pods.Key("default", "p")
+			r := kernel.Record{Key: k, Seq: w.end() + 1, Body: []byte(`{"kind":"Pod","apiVersion":"v1","metadata":{"name":"p","namespace":"default","uid":"1"},"spec":{"containers":null,"nodeName":"n1"}}`)}
+			v, _ := w.view().Fold(r)
+			w.views = append(w.views, v)
+			w.told.door.ends(m.agents[0], k, "2") // another, of that name
+			w.told.door.ends(w.machines[1].agents[0], k, "1")
+			if w.broken == nil {
+				w.told.door.ends(m.agents[0], k, "1")
+			}
+		}, "node n1 ends pods/default/p, which is bound to it"},
 		"a node runs too many pods": {func(w *World) {
 			m := w.machines[0]
 			for i := range machinePods + 1 {

@@ -27,9 +27,11 @@ func (c *views) end() error {
 		}
 	}
 	for _, m := range c.w.machines {
-		for e := range m.agents[0].view.All() {
-			if now := fresh.Entry(e.Key); now == nil || now.Delete || now.Seq != e.Seq {
-				return fmt.Errorf("%s holds %s as of %d, which is gone or another by now", m.name, e.Key, e.Seq)
+		for _, a := range m.agents { // none, if the machine is lost
+			for e := range a.view.All() {
+				if now := fresh.Entry(e.Key); now == nil || now.Delete || now.Seq != e.Seq {
+					return fmt.Errorf("%s holds %s as of %d, which is gone or another by now", m.name, e.Key, e.Seq)
+				}
 			}
 		}
 	}
@@ -40,17 +42,24 @@ func (c *views) same(who string, v, fresh *kernel.View) error {
 	if v.Seq() != fresh.Seq() {
 		return fmt.Errorf("%s is at %d, the log at %d", who, v.Seq(), fresh.Seq())
 	}
-	for r := range fresh.All() {
+	known := map[kernel.Key]bool{}
+	for r := range fresh.Records() {
+		known[r.Key] = true
 		own := v.Entry(r.Key)
-		if own == nil || own.Delete || own.Seq != r.Seq || !bytes.Equal(own.Body, r.Body) {
+		if own == nil || own.Delete != r.Delete || own.Seq != r.Seq || !bytes.Equal(own.Body, r.Body) {
 			return fmt.Errorf("%s has another %s", who, r.Key)
 		}
-		if r.Key == events.HorizonKey {
+		if r.Delete || r.Key == events.HorizonKey {
 			continue
 		}
 		again, err := c.w.schema.Encode(own.Object())
 		if err != nil || !bytes.Equal(again, r.Body) {
 			return fmt.Errorf("%s has modified %s in its view (%v)", who, r.Key, err)
+		}
+	}
+	for r := range v.Records() {
+		if !known[r.Key] {
+			return fmt.Errorf("%s has %s at %d, of which nothing is known", who, r.Key, r.Seq)
 		}
 	}
 	return nil

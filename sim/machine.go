@@ -38,6 +38,7 @@ type machine struct {
 	name   string
 	ip     string
 	dead   bool // no power
+	lost   bool // dead, for good
 	cut    bool // no network
 	boots  int
 	lives  int // of agents
@@ -79,6 +80,21 @@ func (m *machine) die() {
 	m.agents = nil
 }
 
+// lose takes the power away for good, and the users want its Node to be gone.
+// The others have room for all that is wanted.
+func (m *machine) lose() {
+	for _, o := range m.w.machines {
+		if o.lost {
+			return
+		}
+	}
+	m.dead, m.cut = false, false
+	m.die()
+	m.lost = true
+	m.w.count("node lost for good")
+	m.w.users.discard(kinds.Nodes.Key("", m.name))
+}
+
 // cutOff takes the network away: what runs runs on.
 func (m *machine) cutOff() {
 	if m.dead || m.cut {
@@ -91,6 +107,9 @@ func (m *machine) cutOff() {
 
 // comeBack undoes what happened to a machine.
 func (m *machine) comeBack() {
+	if m.lost {
+		return
+	}
 	if m.dead || m.cut {
 		m.w.count("return of a node")
 	}

@@ -58,7 +58,7 @@ func Generate(seed uint64, steps int) Scenario {
 
 // Write gives the scenario as text, a step per line.
 func (s Scenario) Write(to io.Writer) error {
-	_, err := fmt.Fprintf(to, "seed %d\ncalm %t\n", s.Seed, s.Calm)
+	_, err := fmt.Fprintf(to, "seed %d\ncalm %t\nunlimited %t\n", s.Seed, s.Calm, s.Unlimited)
 	for _, one := range s.Steps {
 		if err == nil {
 			_, err = fmt.Fprintf(to, "%s %d\n", one.Verb, one.N)
@@ -81,6 +81,8 @@ func Parse(from io.Reader) (Scenario, error) {
 			_, err = fmt.Sscan(rest, &s.Seed)
 		case "calm":
 			_, err = fmt.Sscan(rest, &s.Calm)
+		case "unlimited":
+			_, err = fmt.Sscan(rest, &s.Unlimited)
 		default:
 			step := Step{Verb: word}
 			if _, ok := verbOf(word); !ok {
@@ -168,6 +170,11 @@ func init() {
 		{"node-dies", 1, true, withMachine(func(m *machine, _ *dice) { m.die() })},
 		{"node-cut-off", 1, true, withMachine(func(m *machine, _ *dice) { m.cutOff() })},
 		{"node-returns", 3, true, withMachine(func(m *machine, _ *dice) { m.comeBack() })},
+		{"node-lost", 1, true, withMachine(func(m *machine, d *dice) {
+			if d.once(4) {
+				m.lose()
+			}
+		})},
 		{"cut-apiserver", 1, true, func(w *World, d *dice) { w.cutServer(d) }},
 		{"lose-words", 2, true, func(w *World, d *dice) { w.deafen(d) }},
 		{"snapshot", 3, true, func(w *World, d *dice) { w.keeper.snapshot(d) }},

@@ -7,10 +7,10 @@ import (
 
 // Shrink leaves out steps of a scenario that fails for as long as the same
 // checker finds something in what is left, and returns the smallest that it
-// found within a number of runs.
-func Shrink(s Scenario, err error, runs int) Scenario {
+// found within a number of runs of play.
+func Shrink(s Scenario, err error, runs int, play func(Scenario) error) Scenario {
 	return shrink(s, runs, func(one Scenario) bool {
-		_, e := Run(one)
+		e := play(one)
 		return e != nil && checkerOf(e) == checkerOf(err)
 	})
 }

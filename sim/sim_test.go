@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -64,6 +65,9 @@ func TestSeeds(t *testing.T) {
 			}
 			for _, r := range w.Records() {
 				counts["event: "+r.Type]++
+				if r.Decision != nil {
+					counts["decided by "+r.Decision.Decider]++
+				}
 			}
 			total += len(w.Records())
 			simulated += w.Simulated()
@@ -79,44 +83,81 @@ func TestSeeds(t *testing.T) {
 	for _, what := range slices.Sorted(maps.Keys(counts)) {
 		t.Logf("%8d %s", counts[what], what)
 	}
-	if *seed > 0 || failures > 0 || *seeds < 10 {
+	if *seed > 0 || failures > 0 || *seeds < 4 {
 		return
 	}
-	for _, what := range exercised {
+	want := exercised
+	if *seeds >= 10 {
+		want = slices.Concat(exercised, rare)
+		for _, d := range slices.Concat(DefaultDeciders()...) {
+			want = append(want, "decided by "+d.Name)
+		}
+	}
+	for _, what := range want {
 		if counts[what] == 0 {
 			t.Errorf("nothing was seen of: %s", what)
 		}
 	}
 }
 
-// exercised must be seen in a few seeds, or they test less than they claim.
-var exercised = []string{
-	"conflict", "late write", "lost answer to a decider", "lost answer to an apiserver", "lost answer to a client",
-	"crash of a decider's process", "crash of an apiserver", "jump of a clock", "cut stream", "restart of an agent",
-	"second agent of a node", "death of a node", "node cut off", "return of a node", "acknowledged write",
-	"user: rolls back", "user: told of a conflict", "user: wants no namespaces", "user: wants no deployments",
-	"node: crash", "node: out of memory", "node: pull failed", "node: liveness probe fails",
-	"event: pod.bound", "event: node.silent", "event: node.heard", "event: pod.evicted", "event: ipaddress.claimed", "event: ipaddress.released",
-	"event: ingress.addressed",
-}
+// exercised must be seen in four seeds, and rare in ten, or they test less than
+// they claim.
+var (
+	exercised = []string{
+		"conflict", "late write", "lost answer to a decider", "lost answer to an apiserver", "lost answer to a client",
+		"crash of a decider's process", "crash of an apiserver", "jump of a clock", "cut stream", "restart of an agent",
+		"second agent of a node", "death of a node", "node cut off", "return of a node", "apiserver cut off", "words lost", "acknowledged write",
+		"snapshot", "horizon", "purge", "start from a state that was kept",
+		"user: scales", "user: sets an image", "user: rolls back", "user: deletes a pod", "user: wants no namespaces", "user: wants no deployments",
+		"event: pod.bound", "event: node.silent", "event: node.heard", "event: pod.evicted", "event: ipaddress.claimed", "event: ipaddress.released",
+		"event: ingress.addressed", "event: refusal.begun", "event: refusal.repeated", "event: refusal.ended",
+		"decided by scheduler", "decided by controllers/deployment", "decided by controllers/replicaset", "decided by controllers/garbage",
+	}
+	rare = []string{
+		"user: told of a conflict", "node: crash", "node: out of memory", "node: pull failed", "node: liveness probe fails",
+		"apiserver let its nodes go", "node lost for good", "user: notes an Event", "event: event.expired",
+	}
+)
 
 // explain shrinks what failed, and shows it with its last events.
 func explain(t *testing.T, seed uint64, err error) {
-	small := Shrink(Generate(seed, steps), err, *tries)
+	small := Shrink(Generate(seed, steps), err, *tries, func(s Scenario) error {
+		_, err := Run(s)
+		return err
+	})
 	w, err := Run(small)
 	tell(t, w)
-	var text bytes.Buffer
-	fmt.Fprintf(&text, "# %v\n", err)
-	if err := small.Write(&text); err != nil {
+	text, err := scenarioText(small, err)
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("the smallest scenario that was found, of %d steps:\n%s", len(small.Steps), &text)
+	t.Logf("the smallest scenario that was found, of %d steps:\n%s", len(small.Steps), text)
 	t.Logf("again: go test ./sim -run TestSeeds -seed %d -v", seed)
 	if *keep {
-		if err := os.WriteFile(filepath.Join("testdata", "seeds", fmt.Sprintf("%d.txt", seed)), text.Bytes(), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join("testdata", "seeds", fmt.Sprintf("%d.txt", seed)), text, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// scenarioText is what is kept of a scenario, and of what was found.
+func scenarioText(s Scenario, found error) ([]byte, error) {
+	var text bytes.Buffer
+	for line := range strings.Lines(found.Error()) {
+		fmt.Fprintf(&text, "# %s\n", strings.TrimSpace(line))
+	}
+	err := s.Write(&text)
+	return text.Bytes(), err
+}
+
+// readScenario reads what was kept.
+func readScenario(file string) (Scenario, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return Scenario{}, err
+	}
+	defer f.Close()
+	return Parse(f)
 }
 
 // tell shows the last events of a world.
@@ -136,11 +177,7 @@ func TestKeptSeeds(t *testing.T) {
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			t.Parallel()
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s, err := Parse(bytes.NewReader(text))
+			s, err := readScenario(file)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -178,6 +215,7 @@ func TestSameSeedSameLog(t *testing.T) {
 func TestScenarioText(t *testing.T) {
 	t.Parallel()
 	s := Generate(7, 50)
+	s.Unlimited = true
 	var text bytes.Buffer
 	if err := s.Write(&text); err != nil {
 		t.Fatal(err)
@@ -194,7 +232,7 @@ func TestScenarioText(t *testing.T) {
 	}
 }
 
-// same tells whether two errors are of one checker.
+// TestFindingsAreNamed: by its name two findings are told to be of one checker.
 func TestFindingsAreNamed(t *testing.T) {
 	t.Parallel()
 	err := fmt.Errorf("seed 1: %w", found(&bindings{}, errors.New("twice")))

@@ -49,7 +49,9 @@ type wish struct {
 type users struct {
 	w      *World
 	wishes []*wish
+	own    int // so many of the wishes they change their mind about
 	asked  int
+	notes  int // Event objects
 }
 
 func newUsers(w *World) *users {
@@ -73,18 +75,22 @@ func newUsers(w *World) *users {
 	for i := range 6 { // enough for the small range of addresses to be fought for
 		add(kinds.Services.Key(metav1.NamespaceDefault, fmt.Sprintf("more-%d", i)), nil)
 	}
+	u.own = len(u.wishes)
 	return u
 }
 
 // act has the users change their mind about something.
 func (u *users) act(d *dice) {
-	one := u.wishes[d.below(len(u.wishes))]
+	one := u.wishes[d.below(u.own)]
 	if one.key.Resource != kinds.Deployments.Resource && d.once(3) {
 		one = u.wishes[1+2*d.below(4)] // Deployments are what is most to be seen of
 	}
 	switch {
 	case d.once(6):
 		u.deletePod(d)
+		return
+	case d.once(12):
+		u.note(d)
 		return
 	case one.inside != nil && !one.inside.wanted:
 		one = one.inside
@@ -322,6 +328,32 @@ func (u *users) deployment(one *wish, meta metav1.ObjectMeta) *appsv1.Deployment
 			RollingUpdate: &appsv1.RollingUpdateDeployment{MaxSurge: &surge, MaxUnavailable: &missing}}
 	}
 	return d
+}
+
+// discard has the users want that something is gone that others made.
+func (u *users) discard(k kernel.Key) {
+	u.wishes = append(u.wishes, &wish{key: k, version: 1})
+}
+
+// note writes an Event object about a pod, as controllers of users do.
+func (u *users) note(d *dice) {
+	pods := kinds.Pods.List(u.w.view(), "")
+	if len(pods) == 0 {
+		return
+	}
+	p := pods[d.below(len(pods))]
+	u.notes++
+	u.w.count("user: notes an Event")
+	o := &corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: fmt.Sprint("note-", u.notes)}, Reason: "Noted", Type: corev1.EventTypeNormal,
+		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: p.UID}}
+	s := u.w.servers[d.below(len(u.w.servers))]
+	s.call(func(ctx context.Context) error {
+		told, err := s.writer.Create(ctx, admin, o)
+		if err == nil {
+			u.w.told.acks.toldUser(kinds.Events.Key(o.Namespace, o.Name), told)
+		}
+		return err
+	}, func(error) {})
 }
 
 // deletePod deletes a pod, now and then without grace.
