@@ -22,7 +22,7 @@ const unordered = "in no order: "
 func TestDecidersKeepOrder(t *testing.T) {
 	loaded, err := packages.Load(&packages.Config{
 		Mode: packages.NeedName | packages.NeedFiles | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo | packages.NeedImports | packages.NeedExportFile,
-	}, "./kinds", "./services/scheduler", "./services/controllers")
+	}, "./kinds", "./services/scheduler", "./services/controllers", "./services/ingress")
 	if err != nil {
 		t.Fatal(err)
 	}

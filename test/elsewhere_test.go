@@ -25,7 +25,11 @@ func TestReplayElsewhere(t *testing.T) {
 	if err := os.Chmod(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for from, to := range map[string]string{"../bin/rutter": "rutter", "../sim/logs/shop.rec": "shop.rec", "../sim/logs/storm.rec": "storm.rec"} {
+	files := map[string]string{"../bin/rutter": "rutter"}
+	for _, name := range logs.Names() {
+		files["../sim/logs/"+name+".rec"] = name + ".rec"
+	}
+	for from, to := range files {
 		b, err := os.ReadFile(from)
 		if err == nil {
 			err = os.WriteFile(filepath.Join(root, to), b, 0o755)
@@ -34,7 +38,7 @@ func TestReplayElsewhere(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"shop", "storm"} {
+	for _, name := range logs.Names() {
 		here, err := logs.Replay(name, logs.Deciders())
 		if err != nil {
 			t.Fatal(err)

@@ -102,7 +102,7 @@ func (p *Proxy) Set(_ context.Context, t *Table) error {
 		}
 	}
 	p.current.Store(r)
-	for addr, e := range p.endpoints {
+	for addr, e := range p.endpoints { // in no order: each is looked at alone
 		if !used[addr] {
 			e.transport.CloseIdleConnections() // requests in flight go on
 			delete(p.endpoints, addr)

@@ -97,6 +97,14 @@ func record(t *testing.T, name string, records []kernel.Record) {
 	if !updating() || t.Failed() {
 		return
 	}
+	if err := os.WriteFile(name+".rec", recording(t, records), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// recording is a log as a recording.
+func recording(t *testing.T, records []kernel.Record) []byte {
+	t.Helper()
 	var b bytes.Buffer
 	out, err := history.NewRecorder(&b, history.Heading{Cluster: cluster, To: kernel.Seq(len(records))})
 	if err != nil {
@@ -110,9 +118,7 @@ func record(t *testing.T, name string, records []kernel.Record) {
 	if err := out.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(name+".rec", b.Bytes(), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	return b.Bytes()
 }
 
 // TestCorpus replays every recording, and compares how that went with how it
