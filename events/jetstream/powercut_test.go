@@ -22,7 +22,7 @@ import (
 )
 
 var (
-	cuts    = flag.Int("cuts", 40, "how many power cuts TestPowerCut makes")
+	cuts    = flag.Int("cuts", 48, "how many power cuts TestPowerCut makes; 48 are one life of each load")
 	cutSeed = flag.Uint64("cutseed", 1, "the first seed of TestPowerCut")
 	oneLoad = flag.Int("cutload", -1, "the only kind of load of TestPowerCut; -1: all take turns")
 )
@@ -65,12 +65,31 @@ const side = "SIDE"
 func TestPowerCut(t *testing.T) {
 	t.Parallel()
 	var total cutTotals
+	ran := map[int]int{}
 	for seed := *cutSeed; total.cuts < *cuts; seed++ {
 		if err := cutLife(t, Fsync, seed, &total); err != nil {
 			t.Fatalf("seed %d, cut %d: %v", seed, total.cuts, err)
 		}
+		ran[loadOf(seed)]++
 	}
-	t.Logf("%d cuts: %+v", total.cuts, total)
+	all := 0
+	for _, load := range cutLoads {
+		all += load.servers * cutsPerKill
+	}
+	for load := range cutLoads {
+		if *oneLoad < 0 && *cuts >= all && ran[load] == 0 {
+			t.Errorf("of the loads %d was not cut", load)
+		}
+	}
+	t.Logf("%d cuts: %+v, lives of each load: %v", total.cuts, total, ran)
+}
+
+// loadOf is what a seed's servers are busy with.
+func loadOf(seed uint64) int {
+	if *oneLoad >= 0 {
+		return *oneLoad
+	}
+	return int(seed % uint64(len(cutLoads)))
 }
 
 // TestPowerCutInterval sees that the test above finds what it looks for.
@@ -93,10 +112,7 @@ type cutTotals struct{ cuts, acked, shown, saved, made, destroyed int }
 // each starting from what a cut left of the one before.
 func cutLife(t *testing.T, d Durability, seed uint64, total *cutTotals) error {
 	rng := rand.New(rand.NewPCG(seed, 0))
-	load := int(seed) % len(cutLoads)
-	if *oneLoad >= 0 {
-		load = *oneLoad
-	}
+	load := loadOf(seed)
 	root, err := os.MkdirTemp(t.TempDir(), "cut")
 	if err != nil {
 		t.Fatal(err)
