@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/rutterhq/rutter/events/logtest"
 	"github.com/rutterhq/rutter/kernel"
 )
 
@@ -30,9 +31,11 @@ func BenchmarkFold(b *testing.B) {
 			}
 			v, _ := kernel.NewView(plain{}).Fold(next(objects)...)
 			b.ReportAllocs()
+			peak := logtest.PeakMemory(b)
 			for b.Loop() {
 				v, _ = v.Fold(next(batch)...)
 			}
+			b.ReportMetric(peak(), "MiB-peak")
 			b.ReportMetric(float64(b.N)*float64(batch)/b.Elapsed().Seconds(), "events/s")
 		})
 	}

@@ -47,15 +47,18 @@ func BenchmarkPublish(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.Cleanup(nc.Close)
-		return func(w int) error {
-			r := logtest.Record(fmt.Sprintf("o%d", w), 0)
-			a, err := nc.RequestMsg(&nats.Msg{Subject: r.Key.Subject(), Header: r.Headers(), Data: podBody}, time.Minute)
-			if err == nil && parseAnswer(a).Seq == 0 {
-				err = fmt.Errorf("it was answered %s", a.Data)
-			}
-			return err
-		}
+		return func(w int) error { return publish(nc, fmt.Sprintf("o%d", w)) }
 	})
+}
+
+// publish writes an event as a plain message, and waits for the answer.
+func publish(nc *nats.Conn, name string) error {
+	r := logtest.Record(name, 0)
+	a, err := nc.RequestMsg(&nats.Msg{Subject: r.Key.Subject(), Header: r.Headers(), Data: podBody}, time.Minute)
+	if err == nil && parseAnswer(a).Seq == 0 {
+		err = fmt.Errorf("it was answered %s", a.Data)
+	}
+	return err
 }
 
 // benchWriters has 1, 16 and 64 writers write one after another each.
@@ -64,6 +67,7 @@ func benchWriters(b *testing.B, begin func(b *testing.B, writers int) func(w int
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
 			write := begin(b, writers)
 			took := make([][]time.Duration, writers)
+			peak := logtest.PeakMemory(b)
 			b.ResetTimer()
 			used := processTime(b)
 			var wg sync.WaitGroup
@@ -83,6 +87,7 @@ func benchWriters(b *testing.B, begin func(b *testing.B, writers int) func(w int
 			b.StopTimer()
 			all := slices.Concat(took...)
 			b.ReportMetric(float64((processTime(b)-used).Microseconds())/float64(len(all)), "cpu-µs/append")
+			b.ReportMetric(peak(), "MiB-peak")
 			report(b, "append", all)
 		})
 	}
@@ -185,6 +190,22 @@ func BenchmarkAppendThree(b *testing.B) {
 			at[w], err = l.Append(b.Context(), r)
 			return err
 		}
+	})
+}
+
+// BenchmarkPublishThree is BenchmarkPublish on three such servers: what JetStream
+// itself does with a stream that they keep together.
+func BenchmarkPublishThree(b *testing.B) {
+	c := newTrio(b)
+	c.startAll()
+	c.open(0)
+	nc, err := c.servers[0].Connect()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(nc.Close)
+	benchWriters(b, func(*testing.B, int) func(w int) error {
+		return func(w int) error { return publish(nc, fmt.Sprintf("o%d", w)) }
 	})
 }
 
