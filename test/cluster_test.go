@@ -117,8 +117,8 @@ func (c *cluster) connect() {
 
 func (c *cluster) kubeconfig() string { return filepath.Join(c.data, "admin.kubeconfig") }
 
-// kill ends the cluster's process with SIGKILL and returns when it is gone.
-func (c *cluster) kill() {
+// pid is the cluster's process.
+func (c *cluster) pid() int {
 	c.t.Helper()
 	b, err := os.ReadFile(filepath.Join(c.run, "up.pid"))
 	if err != nil {
@@ -128,6 +128,13 @@ func (c *cluster) kill() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	return pid
+}
+
+// kill ends the cluster's process with SIGKILL and returns when it is gone.
+func (c *cluster) kill() {
+	c.t.Helper()
+	pid := c.pid()
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		c.t.Fatal(err)
