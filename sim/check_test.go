@@ -297,7 +297,7 @@ func TestWitnesses(t *testing.T) {
 }
 
 func runningPod(uid string) *podState {
-	return &podState{spec: &corev1.Pod{}, world: nodeagent.World{UID: types.UID(uid), Containers: map[string]*nodeagent.Container{"web": {Phase: nodeagent.Running}}}}
+	return newPodState(&corev1.Pod{}, nodeagent.World{UID: types.UID(uid), Containers: map[string]*nodeagent.Container{"web": {Phase: nodeagent.Running}}})
 }
 
 // TestShrink finds the two steps on which it depends.

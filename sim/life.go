@@ -97,7 +97,7 @@ func failed(s nodeagent.Step, reason, message string, now time.Time, first, most
 
 // done is what becomes of the machine by an operation.
 func (m *machine) done(p *podState, a nodeagent.Action, g nodeagent.Goal, v *kernel.View) {
-	w, now, bad := &p.world, m.w.now, m.fails(p, a)
+	w, now, bad := &p.world, m.clock(), m.fails(p, a)
 	spec, c := containerOf(p, a.Container)
 	switch a.Do {
 	case nodeagent.Admit:
@@ -130,7 +130,9 @@ func (m *machine) done(p *podState, a nodeagent.Action, g nodeagent.Goal, v *ker
 		if c.Phase == nodeagent.Exited {
 			attempt++
 		}
-		w.Begin(g.Pod, spec, fmt.Sprintf("%s-%d-%s-%d", m.name, m.boots, w.UID, attempt), attempt, now)
+		id := fmt.Sprintf("%s-%d-%s-%d", m.name, m.boots, w.UID, attempt)
+		w.Begin(g.Pod, spec, id, attempt, now)
+		p.began[id] = m.w.now
 		m.w.count("node: container started")
 		m.w.told.room.started(m, p)
 	case nodeagent.PostStart:
@@ -140,9 +142,9 @@ func (m *machine) done(p *podState, a nodeagent.Action, g nodeagent.Goal, v *ker
 	case nodeagent.PreStop:
 		c.Stop.PreStop = nodeagent.HookDone
 	case nodeagent.Term:
-		c.Stop.Termed = now
+		c.Stop.Termed, p.termed[c.ID] = now, m.w.now
 	case nodeagent.Kill:
-		c.Stop.Killed = now
+		c.Stop.Killed, p.killed[c.ID] = now, m.w.now
 	case nodeagent.Reap:
 		w.Exit(a.Container, c.Last)
 	case nodeagent.Teardown:
@@ -220,20 +222,20 @@ func (m *machine) happens(p *podState, now time.Time) time.Time {
 		}
 		ends := func(code int32, reason string) {
 			c.Phase = nodeagent.Ended
-			c.Last = &corev1.ContainerStateTerminated{ExitCode: code, Reason: reason, FinishedAt: metav1.NewTime(now.Truncate(time.Second)), ContainerID: "containerd://" + c.ID}
+			c.Last = &corev1.ContainerStateTerminated{ExitCode: code, Reason: reason, FinishedAt: metav1.NewTime(m.clock().Truncate(time.Second)), ContainerID: "containerd://" + c.ID}
 		}
 		if s := c.Stop; s != nil {
 			// One in six does not listen to SIGTERM.
-			if !s.Killed.IsZero() && due(s.Killed.Add(part("killed", time.Millisecond, 50*time.Millisecond))) {
+			if !s.Killed.IsZero() && due(p.killed[c.ID].Add(part("killed", time.Millisecond, 50*time.Millisecond))) {
 				ends(137, "Error")
-			} else if !s.Termed.IsZero() && m.w.hash("deaf", c.ID)%6 > 0 && due(s.Termed.Add(part("termed", time.Millisecond, 5*time.Second))) {
+			} else if !s.Termed.IsZero() && m.w.hash("deaf", c.ID)%6 > 0 && due(p.termed[c.ID].Add(part("termed", time.Millisecond, 5*time.Second))) {
 				ends(0, "Completed")
 			}
 			continue
 		}
 		m.befalls(p, spec, c, due, ends)
 		if spec.ReadinessProbe != nil && c.Phase == nodeagent.Running {
-			from := c.StartedAt.Add(part("ready", 10*time.Millisecond, 3*time.Second))
+			from := p.began[c.ID].Add(part("ready", 10*time.Millisecond, 3*time.Second))
 			sick := from.Add(part("sick", 5*time.Second, 10*time.Minute))
 			well := sick.Add(part("well", time.Second, time.Minute))
 			c.Ready = due(from) && !(m.w.faulty && due(sick) && !due(well))
@@ -251,12 +253,12 @@ func (m *machine) befalls(p *podState, spec *corev1.Container, c *nodeagent.Cont
 		if m.w.hash(one.name, c.ID)%uint64(one.inRuns) > 0 {
 			continue
 		}
-		if !due(c.StartedAt.Add(m.w.between(one.least, one.most, "when", one.name, c.ID))) {
+		if !due(p.began[c.ID].Add(m.w.between(one.least, one.most, "when", one.name, c.ID))) {
 			return
 		}
 		m.w.count("node: " + one.name)
 		if one.code == 0 {
-			p.world.Stop(spec.Name, 5*time.Second, "Unhealthy", m.w.now)
+			p.world.Stop(spec.Name, 5*time.Second, "Unhealthy", m.clock())
 		} else {
 			ends(one.code, one.reason)
 		}

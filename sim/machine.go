@@ -37,9 +37,10 @@ type machine struct {
 	w      *World
 	name   string
 	ip     string
-	dead   bool // no power
-	lost   bool // dead, for good
-	cut    bool // no network
+	dead   bool          // no power
+	lost   bool          // dead, for good
+	off    time.Duration // its clock
+	cut    bool          // no network
 	boots  int
 	lives  int // of agents
 	ips    int
@@ -48,12 +49,32 @@ type machine struct {
 	agents []*agent
 }
 
-// podState is what a machine has of one pod.
+// podState is what a machine has of one pod. What its world says of times is
+// by the machine's clock, all else by none.
 type podState struct {
 	world  nodeagent.World
 	spec   *corev1.Pod
 	op     *operation
-	behind time.Time // since when the log says something else
+	behind time.Time            // since when the log says something else
+	began  map[string]time.Time // of containers, by their ids
+	termed map[string]time.Time
+	killed map[string]time.Time
+}
+
+func newPodState(spec *corev1.Pod, w nodeagent.World) *podState {
+	return &podState{spec: spec, world: w, began: map[string]time.Time{}, termed: map[string]time.Time{}, killed: map[string]time.Time{}}
+}
+
+func (m *machine) clock() time.Time { return m.w.now.Add(m.off) }
+
+// skew has the machine's clock be wrong. Its agents look at it once a minute.
+func (m *machine) skew(by time.Duration) {
+	m.off = by
+	for _, a := range m.agents {
+		for k := range a.due {
+			a.look(k, m.w.now.Add(time.Minute))
+		}
+	}
 }
 
 // operation is something that is being done for a pod.
@@ -306,7 +327,7 @@ func (a *agent) register() bool {
 	room := corev1.ResourceList{
 		corev1.ResourceCPU: *resource.NewQuantity(machinePods, resource.DecimalSI), corev1.ResourceMemory: resource.MustParse("64Gi"), corev1.ResourcePods: resource.MustParse("110"),
 	}
-	at := metav1.NewTime(a.m.w.now.Truncate(time.Second))
+	at := metav1.NewTime(a.m.clock().Truncate(time.Second))
 	a.write(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: a.m.name}, Status: corev1.NodeStatus{
 		Capacity: room, Allocatable: room, Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: a.m.ip}},
 		Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: at, LastTransitionTime: at}},
@@ -329,8 +350,8 @@ func (a *agent) pod(k kernel.Key) {
 		return
 	}
 	if p == nil {
-		p = &podState{spec: goal.Pod, world: nodeagent.World{UID: goal.Pod.UID, Since: m.w.now,
-			Ended: goal.Pod.Status.Phase == corev1.PodSucceeded || goal.Pod.Status.Phase == corev1.PodFailed}}
+		p = newPodState(goal.Pod, nodeagent.World{UID: goal.Pod.UID, Since: m.clock(),
+			Ended: goal.Pod.Status.Phase == corev1.PodSucceeded || goal.Pod.Status.Phase == corev1.PodFailed})
 		nodeagent.AdoptStatuses(&p.world, goal.Pod)
 		m.pods[k] = p
 	}
@@ -340,7 +361,7 @@ func (a *agent) pod(k kernel.Key) {
 	} else {
 		p.spec = goal.Pod
 		if goal.Stopping && p.world.StopSince.IsZero() {
-			p.world.StopSince = m.w.now
+			p.world.StopSince = m.clock()
 		}
 	}
 	for n := 0; ; n++ {
@@ -357,10 +378,12 @@ func (a *agent) pod(k kernel.Key) {
 			m.done(p, op.Action, *goal, a.view)
 		}
 		a.look(k, m.happens(p, m.w.now))
-		did := nodeagent.Decide(*goal, &p.world, m.w.now)
+		did := nodeagent.Decide(*goal, &p.world, m.clock())
 		switch did.Do {
 		case nodeagent.Wait:
-			a.look(k, did.Until)
+			if !did.Until.IsZero() {
+				a.look(k, did.Until.Add(-m.off))
+			}
 			a.report(k, p, *goal, did)
 			return
 		case nodeagent.Finish:
@@ -410,7 +433,7 @@ func (a *agent) report(k kernel.Key, p *podState, g nodeagent.Goal, did nodeagen
 		return
 	}
 	now := a.m.w.now
-	status := nodeagent.StatusOf(g.Pod, w, []string{a.m.ip}, now)
+	status := nodeagent.StatusOf(g.Pod, w, []string{a.m.ip}, a.m.clock())
 	if w.Overruled(&g.Pod.Status, &status) {
 		a.look(k, now)
 		return
@@ -458,7 +481,7 @@ func (a *agent) write(o kernel.Object, cause kernel.Seq, remove bool, note strin
 	a.ids++
 	r := kernel.Record{Key: k, Delete: remove, Body: body, Envelope: events.Envelope{
 		ID:     uuid.NewSHA1(uuid.NameSpaceOID, fmt.Appendf(nil, "%s.%d.%d.%d", a.m.name, a.m.boots, a.life, a.ids)).String(),
-		Source: "nodeagent/" + a.m.name, Time: w.now, Seen: a.view.Seq(), Note: note,
+		Source: "nodeagent/" + a.m.name, Time: a.m.clock(), Seen: a.view.Seq(), Note: note,
 	}}
 	if e := a.view.Entry(k); e != nil {
 		r.Expect = e.Seq

@@ -217,11 +217,14 @@ func (w *World) skew(d *dice) {
 	}
 	w.count("jump of a clock")
 	w.worstSkew = max(w.worstSkew, by.Abs())
-	if d.once(3) {
+	switch d.below(3) {
+	case 0:
 		w.servers[d.below(len(w.servers))].off = by
-		return
+	case 1:
+		w.processes[d.below(len(w.processes))].off = by
+	case 2:
+		w.machines[d.below(len(w.machines))].skew(by)
 	}
-	w.processes[d.below(len(w.processes))].off = by
 }
 
 // die is what becomes of a write whose process is killed: it lands late, or never.
@@ -324,6 +327,7 @@ func (w *World) settle() error {
 	}
 	for _, m := range w.machines {
 		m.comeBack()
+		m.skew(0)
 	}
 	for _, s := range w.servers {
 		s.off = 0
