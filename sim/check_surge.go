@@ -2,6 +2,8 @@ package sim
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -75,7 +77,15 @@ func (c *surge) limit(v *kernel.View, ns string, ref *metav1.OwnerReference) int
 	}
 	limit := *d.Spec.Replicas
 	if d.Spec.Strategy.Type == appsv1.RollingUpdateDeploymentStrategyType {
-		limit += d.Spec.Strategy.RollingUpdate.MaxSurge.IntVal
+		surge := d.Spec.Strategy.RollingUpdate.MaxSurge
+		limit += surge.IntVal
+		if percent, ok := strings.CutSuffix(surge.StrVal, "%"); ok {
+			n, err := strconv.Atoi(percent)
+			if err != nil {
+				panic(err) // the API would not have taken it
+			}
+			limit += (*d.Spec.Replicas*int32(n) + 99) / 100
+		}
 	}
 	return limit
 }

@@ -108,7 +108,7 @@ var (
 		"crash of a decider's process", "crash of an apiserver", "jump of a clock", "cut stream", "restart of an agent",
 		"second agent of a node", "death of a node", "node cut off", "return of a node", "apiserver cut off", "words lost", "acknowledged write",
 		"snapshot", "horizon", "purge", "start from a state that was kept",
-		"user: scales", "user: sets an image", "user: rolls back", "user: deletes a pod", "user: wants no namespaces", "user: wants no deployments",
+		"user: scales", "user: sets an image", "user: rolls back", "user: deletes a pod", "user: applies", "user: applies what is not there", "user: patches", "user: wants no namespaces", "user: wants no deployments",
 		"event: pod.bound", "event: node.silent", "event: node.heard", "event: pod.evicted", "event: ipaddress.claimed", "event: ipaddress.released",
 		"event: ingress.addressed", "event: refusal.begun", "event: refusal.repeated", "event: refusal.ended",
 		"decided by scheduler", "decided by controllers/deployment", "decided by controllers/replicaset", "decided by controllers/garbage",

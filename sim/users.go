@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -236,10 +237,21 @@ func (u *users) make(ctx context.Context, api *apiserver.Writer, one *wish) erro
 			u.w.told.acks.toldUser(one.key, told)
 			return errGoing
 		}
+	case !exists && u.w.hash("how", one.key, u.asked)%3 == 0:
+		told, err = api.Apply(ctx, admin, one.key, "maker", true, u.manifest(one))
+		u.w.count("user: applies what is not there")
 	case !exists:
 		told, err = api.Create(ctx, admin, u.object(one))
 	case u.same(one, live):
 		return nil
+	case u.w.hash("how", one.key, u.asked)%3 == 0:
+		// Whoever else wanted something of these fields has to yield, at the second try.
+		told, err = api.Apply(ctx, admin, one.key, "scaler", u.w.hash("force", u.asked)%2 == 0, fmt.Appendf(nil,
+			`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":%q},`+wishSpec, one.key.Name, one.replicas, one.image))
+		u.w.count("user: applies")
+	case u.w.hash("how", one.key, u.asked)%3 == 1:
+		told, err = api.Patch(ctx, admin, one.key, "application/strategic-merge-patch+json", fmt.Appendf(nil, "{"+wishSpec, one.replicas, one.image))
+		u.w.count("user: patches")
 	default:
 		// Some insist on the version that they have seen.
 		insist := u.w.hash("insist", live.GetResourceVersion())%3 == 0
@@ -260,6 +272,21 @@ func (u *users) make(ctx context.Context, api *apiserver.Writer, one *wish) erro
 		u.w.told.acks.toldUser(one.key, told)
 	}
 	return err
+}
+
+// wishSpec is the part of a Deployment that changes.
+const wishSpec = `"spec":{"replicas":%d,"template":{"spec":{"containers":[{"name":"web","image":%q}]}}}}`
+
+// manifest is what is to be created, as a file.
+func (u *users) manifest(one *wish) []byte {
+	o := u.object(one)
+	row, _ := kinds.RowFor(one.key.Resource)
+	o.GetObjectKind().SetGroupVersionKind(row.Describe().GVK())
+	text, err := json.Marshal(o)
+	if err != nil {
+		panic(err)
+	}
+	return text
 }
 
 // same tells whether an object is as it is wanted.
@@ -323,6 +350,9 @@ func (u *users) deployment(one *wish, meta metav1.ObjectMeta) *appsv1.Deployment
 		surge, missing := intstr.FromInt32(int32(draw.below(3))), intstr.FromInt32(int32(draw.below(2)))
 		if surge.IntVal == 0 {
 			missing = intstr.FromInt32(1)
+		}
+		if draw.once(3) {
+			surge, missing = intstr.FromString(fmt.Sprintf("%d%%", 10*draw.below(5))), intstr.FromString("10%")
 		}
 		d.Spec.Strategy = appsv1.DeploymentStrategy{Type: appsv1.RollingUpdateDeploymentStrategyType,
 			RollingUpdate: &appsv1.RollingUpdateDeployment{MaxSurge: &surge, MaxUnavailable: &missing}}

@@ -1,10 +1,10 @@
 package apiserver
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strings"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -38,33 +38,7 @@ func (r *request) apply(patch []byte, subresource, directive string, dryRun bool
 	by := r.author()
 	by.manager = manager
 	res, err := r.s.write(r.Context(), write{row: r.row, key: r.key(), by: by, dryRun: dryRun,
-		propose: func(v *kernel.View, live *kernel.Entry) (kernel.Write, error) {
-			w := kernel.Write{Subresource: subresource, Apply: true}
-			var before kernel.Object
-			if live != nil {
-				w.Verb, before = kinds.Update, live.Object()
-			} else if subresource != "" {
-				return w, r.notFound(r.info.Name)
-			}
-			o, err := kinds.ApplySubresource(r.row, before, patch, subresource, manager, force, time.Now().UTC())
-			if err != nil {
-				return w, err
-			}
-			r.place(o)
-			if live != nil {
-				if err := r.checkVersion(o, live); err != nil {
-					return w, err
-				}
-			}
-			if subresource == "" {
-				err = errors.Join(r.mayCreate(before), r.s.mayGrant(r.Context(), r.user, o, before))
-				if err == nil {
-					err = r.s.claim(r.Context(), v, o, before, by, dryRun)
-				}
-			}
-			w.New = o
-			return w, err
-		}})
+		propose: r.proposeApply(r.Context(), patch, subresource, force, dryRun, by, r.mayCreate)})
 	if err != nil {
 		return err
 	}
@@ -73,6 +47,38 @@ func (r *request) apply(patch []byte, subresource, directive string, dryRun bool
 		code = http.StatusCreated
 	}
 	return r.writeWritten(code, res)
+}
+
+// proposeApply is what an apply proposes. mayCreate is asked before anything is
+// made of nothing.
+func (r *request) proposeApply(ctx context.Context, patch []byte, subresource string, force, dryRun bool, by author, mayCreate func(live kernel.Object) error) func(*kernel.View, *kernel.Entry) (kernel.Write, error) {
+	return func(v *kernel.View, live *kernel.Entry) (kernel.Write, error) {
+		w := kernel.Write{Subresource: subresource, Apply: true}
+		var before kernel.Object
+		if live != nil {
+			w.Verb, before = kinds.Update, live.Object()
+		} else if subresource != "" {
+			return w, r.notFound(r.info.Name)
+		}
+		o, err := kinds.ApplySubresource(r.row, before, patch, subresource, by.manager, force, r.s.out.Now().UTC())
+		if err != nil {
+			return w, err
+		}
+		r.place(o)
+		if live != nil {
+			if err := r.checkVersion(o, live); err != nil {
+				return w, err
+			}
+		}
+		if subresource == "" {
+			err = errors.Join(mayCreate(before), r.s.mayGrant(ctx, r.user, o, before))
+			if err == nil {
+				err = r.s.claim(ctx, v, o, before, by, dryRun)
+			}
+		}
+		w.New = o
+		return w, err
+	}
 }
 
 // mayCreate checks the right to create where an apply will do so: it is asked

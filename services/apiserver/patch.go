@@ -57,19 +57,27 @@ func (r *request) patch(subresource string) error {
 		return badRequest("force may only be set for apply patches")
 	}
 	var warnings []string
-	res, err := r.replace(subresource, dryRun, func(_ *kernel.View, live *kernel.Entry) (kernel.Object, error) {
-		o, said, ref := p(r.row, live.Object(), data, directive)
-		if ref != nil {
-			return nil, named(ref, r)
-		}
-		warnings = said
-		return o, nil
-	})
+	res, err := r.replace(subresource, dryRun, r.patched(p, data, directive, &warnings))
 	if err != nil {
 		return err
 	}
 	r.warn(warnings...)
 	return r.writeWritten(http.StatusOK, res)
+}
+
+// patched makes what a patch does of the live object. It may be called more than
+// once; the warnings are the last call's.
+func (r *request) patched(p patcher, data []byte, directive string, warnings *[]string) func(*kernel.View, *kernel.Entry) (kernel.Object, error) {
+	return func(_ *kernel.View, live *kernel.Entry) (kernel.Object, error) {
+		o, said, ref := p(r.row, live.Object(), data, directive)
+		if ref != nil {
+			return nil, named(ref, r)
+		}
+		if warnings != nil {
+			*warnings = said
+		}
+		return o, nil
+	}
 }
 
 // named fills in whose patch was refused where the refusal does not say it.

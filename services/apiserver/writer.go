@@ -50,14 +50,46 @@ func (w *Writer) Create(ctx context.Context, u *User, o kernel.Object) (Written,
 // it from the live one, and may be called more than once. What it makes has the
 // resourceVersion of what it is based on, or none if it may follow anything.
 func (w *Writer) Update(ctx context.Context, u *User, k kernel.Key, subresource string, change func(live kernel.Object) (kernel.Object, error)) (Written, error) {
-	row, ok := kinds.RowFor(k.Resource)
+	r, ok := w.request(u, k)
 	if !ok {
 		return Written{}, errNotFoundPath
 	}
-	r := &request{s: w.s, row: row, user: u}
-	r.info.Group, r.info.Resource, r.info.Namespace, r.info.Name = k.Group, k.Plural, k.Namespace, k.Name
-	return told(w.s.write(ctx, write{row: row, key: k, by: by(u), propose: r.proposeReplace(ctx, subresource, false, by(u),
+	return told(w.s.write(ctx, write{row: r.row, key: k, by: by(u), propose: r.proposeReplace(ctx, subresource, false, by(u),
 		func(_ *kernel.View, live *kernel.Entry) (kernel.Object, error) { return change(live.Object()) })}))
+}
+
+// Patch is Update by a patch of a content type that is not apply's.
+func (w *Writer) Patch(ctx context.Context, u *User, k kernel.Key, contentType string, patch []byte) (Written, error) {
+	r, ok := w.request(u, k)
+	p := patchers[contentType]
+	if !ok || p == nil {
+		return Written{}, errNotFoundPath
+	}
+	return told(w.s.write(ctx, write{row: r.row, key: k, by: by(u), propose: r.proposeReplace(ctx, "", false, by(u), r.patched(p, patch, "", nil))}))
+}
+
+// Apply makes an object as a manager wants it, as a server-side apply does: it
+// is created if need be.
+func (w *Writer) Apply(ctx context.Context, u *User, k kernel.Key, manager string, force bool, patch []byte) (Written, error) {
+	r, ok := w.request(u, k)
+	if !ok {
+		return Written{}, errNotFoundPath
+	}
+	by := by(u)
+	by.manager = manager
+	mayCreate := func(kernel.Object) error { return nil } // who may is decided before, as for Create
+	return told(w.s.write(ctx, write{row: r.row, key: k, by: by, propose: r.proposeApply(ctx, patch, "", force, false, by, mayCreate)}))
+}
+
+// request is one for an object, without HTTP.
+func (w *Writer) request(u *User, k kernel.Key) (*request, bool) {
+	row, ok := kinds.RowFor(k.Resource)
+	if !ok {
+		return nil, false
+	}
+	r := &request{s: w.s, row: row, kind: row.Describe(), user: u}
+	r.info.Group, r.info.Resource, r.info.Namespace, r.info.Name = k.Group, k.Plural, k.Namespace, k.Name
+	return r, true
 }
 
 // Delete deletes an object, or marks it as going.
