@@ -38,7 +38,7 @@ type Keeper struct {
 	Events   kernel.Seq    // a state is kept after that many events,
 	Every    time.Duration // or after that time, if there were at least Least
 	Least    kernel.Seq    // events
-	Age      time.Duration // events are purged when they are that old
+	Age      time.Duration // events are purged when they have been there for that long, by no clock that can be set
 	Interval time.Duration // between looks
 	// Trouble is told of every failure; the next look tries again.
 	Trouble func(error)
@@ -47,6 +47,13 @@ type Keeper struct {
 	savedAt time.Time
 	horizon kernel.Seq // that the log was asked to forget
 	tended  time.Time
+	marks   []mark
+}
+
+// mark says that the log was at seq.
+type mark struct {
+	at  time.Time
+	seq kernel.Seq
 }
 
 // tendEvery is how often a Keeper looks after the sizes of the log's parts.
@@ -90,6 +97,7 @@ func (k *Keeper) Look(ctx context.Context, now time.Time) error {
 	if err := k.save(ctx, now, pressed); err != nil {
 		return err
 	}
+	k.marks = append(k.marks, mark{now, k.Mirror.View().Seq()})
 	if err := k.forget(ctx, now, pressed); err != nil {
 		return err
 	}
@@ -144,10 +152,32 @@ func (k *Keeper) save(ctx context.Context, now time.Time, pressed bool) error {
 	return nil
 }
 
+// old returns the last event that has been there for as long as Age. What the
+// Keeper has seen tells, for a clock may have been set since; if it has not been
+// there for so long itself, only a log that fills up asks the times of events.
+func (k *Keeper) old(ctx context.Context, now time.Time, pressed bool) (kernel.Seq, error) {
+	n := 0
+	for n+1 < len(k.marks) && now.Sub(k.marks[n+1].at) >= k.Age {
+		n++
+	}
+	k.marks = k.marks[n:]
+	if now.Sub(k.marks[0].at) >= k.Age {
+		return k.marks[0].seq, nil
+	}
+	if !pressed {
+		return 0, nil
+	}
+	old, err := k.Log.SeqAt(ctx, now.Add(-k.Age))
+	if errors.Is(err, events.ErrGone) {
+		return 0, nil
+	}
+	return old, err
+}
+
 // forget lets the log forget what is old, if that is much.
 func (k *Keeper) forget(ctx context.Context, now time.Time, pressed bool) error {
-	old, err := k.Log.SeqAt(ctx, now.Add(-k.Age))
-	if err != nil && !errors.Is(err, events.ErrGone) {
+	old, err := k.old(ctx, now, pressed)
+	if err != nil {
 		return err
 	}
 	v := k.Mirror.View()

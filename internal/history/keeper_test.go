@@ -106,6 +106,67 @@ func TestKeeperKeepsTheLogSmall(t *testing.T) {
 	})
 }
 
+// What is old is told by no clock that can be set: events whose times are hours
+// in the past are kept for as long as others, and those of the future for no
+// longer.
+func TestKeeperGoesByNoWallClock(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		off  time.Duration
+		used int64
+	}{
+		"set forward":                   {-3 * time.Hour, 0},
+		"set back":                      {3 * time.Hour, 0},
+		"set back, and the log is full": {3 * time.Hour, 990},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			log := &budgeted{Log: memory.New(), used: c.used}
+			mirror := kernel.NewMirror(log, kerneltest.Plain{}, nil)
+			done := make(chan error, 1)
+			go func() { done <- mirror.Run(ctx) }()
+			k := history.DefaultKeeper(log, mirror, nil)
+			k.Events, k.Least = 100, 10
+			now, last := time.Unix(1_790_000_000, 0), kernel.Seq(0)
+			for minute := range 30 {
+				for i := range 20 {
+					r := logtest.Record(fmt.Sprintf("o%d-%d", minute, i), 0)
+					r.Time, r.Seen = now.Add(c.off), last
+					if _, err := log.Append(ctx, r); err != nil {
+						t.Fatal(err)
+					}
+				}
+				var err error
+				if last, err = log.Last(ctx); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := mirror.At(ctx, last); err != nil {
+					t.Fatal(err)
+				}
+				if err := k.Look(ctx, now); err != nil {
+					t.Fatal(err)
+				}
+				_, err = log.After(1) // from 0 on it can always be read, by a state
+				if purged := err != nil; minute < 10 && purged || minute == 29 && !purged {
+					t.Fatalf("after %d minutes it was purged: %t", minute, purged)
+				}
+				if young := max(1, last-160); minute >= 10 { // what came in the last eight minutes, if not in ten
+					if _, err := log.After(young); err != nil {
+						t.Fatalf("after %d minutes event %d of %d is gone: %v", minute, young, last, err)
+					}
+				}
+				now = now.Add(time.Minute)
+			}
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // budgeted is a log whose budget is what a test says.
 type budgeted struct {
 	*memory.Log
