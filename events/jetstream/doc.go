@@ -46,8 +46,8 @@
 // with, so the write expects that there is nothing, and only who has read all
 // that was or may be purged may do that: others get ErrGone and read anew. That
 // is sound because nothing is purged that a writer does not know of. A process
-// that was stopped for longer than SEEN remembers (two minutes) says first what
-// it knows, and asks what was purged.
+// that was stopped for longer than who purges waits for it (two minutes) says
+// first what it knows, and asks what was purged.
 //
 // # What it does not do
 //

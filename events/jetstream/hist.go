@@ -34,6 +34,9 @@ type past struct {
 
 	horizon *horizon
 	seen    *seen // nil if all who write share horizon
+
+	hearing sync.Mutex      // protects the following field
+	heard   map[string]said // what other writers said last, as who purges knows it
 }
 
 // histConfig is the past's stream as it must be.

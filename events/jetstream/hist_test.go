@@ -347,6 +347,73 @@ func TestPurgeWaitsForWriters(t *testing.T) {
 	}
 }
 
+// TestASilentWriterIsForgotten: a purge waits for a writer that says nothing for
+// two minutes of who purges, whatever the time of day.
+func TestASilentWriterIsForgotten(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, ServerConfig{Listen: "127.0.0.1:0"})
+	a := age(t, openIn(t, s))
+	ctx := logtest.Context(t)
+	kv, err := a.log.bucket(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := kv.Status(ctx)
+	if err != nil || status.TTL() != 0 {
+		t.Fatalf("the server forgets writers after %s by its wall clock (%v)", status.TTL(), err)
+	}
+	say := func() {
+		t.Helper()
+		if _, err := kv.PutString(ctx, "other.x", "1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	least := func(what string, want events.Seq) {
+		t.Helper()
+		if got, err := a.log.leastSeen(ctx); err != nil || got != want {
+			t.Errorf("%s: writers know the horizon of %d, %v, want %d", what, got, err, want)
+		}
+	}
+	later := func() { // who purges has waited for so long
+		for k, one := range a.log.past.heard {
+			one.since = one.since.Add(-seenAge)
+			a.log.past.heard[k] = one
+		}
+	}
+	const nobody = ^events.Seq(0)
+	say()
+	least("it has spoken", 1)
+	later()
+	say()
+	least("it has spoken again", 1)
+	later()
+	least("it is silent", nobody)
+	if _, err := kv.Get(ctx, "other.x"); !errors.Is(err, js.ErrKeyNotFound) {
+		t.Errorf("what it said is still there: %v", err)
+	}
+	say()
+	least("it speaks after it was forgotten", 1)
+}
+
+// TestWhatAServerForgot: a bucket of a build that had the server forget writers
+// is changed.
+func TestWhatAServerForgot(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, ServerConfig{Listen: "127.0.0.1:0"})
+	ctx := logtest.Context(t)
+	l := openIn(t, s)
+	if _, err := l.api.UpdateKeyValue(ctx, js.KeyValueConfig{Bucket: SeenName, TTL: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	kv, err := openIn(t, s).bucket(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, err := kv.Status(ctx); err != nil || status.TTL() != 0 {
+		t.Errorf("the server forgets after %s (%v)", status.TTL(), err)
+	}
+}
+
 // credentialsOf writes a server's credentials to a file.
 func credentialsOf(t testing.TB, s *Server) string {
 	file := filepath.Join(t.TempDir(), "credentials")

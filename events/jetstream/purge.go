@@ -20,7 +20,9 @@ import (
 const SeenName = "SEEN"
 
 const (
-	// seenAge is after how long the server forgets a writer that says nothing.
+	// seenAge is after how long who purges forgets a writer that says nothing, by
+	// its own monotonic clock: the server would forget by its wall clock, all at
+	// once when that is set forward.
 	seenAge = 2 * time.Minute
 	// seenEvery is how often a writer says what it knows.
 	seenEvery = 10 * time.Second
@@ -136,6 +138,7 @@ func (s *seen) due(isHorizon bool, known events.Seq) bool {
 }
 
 // bucket returns where writers say what they know, made if need be and wanted.
+// The server forgets nothing of it.
 func (l *Log) bucket(ctx context.Context) (js.KeyValue, error) {
 	s := l.past.seen
 	s.mu.Lock()
@@ -143,12 +146,15 @@ func (l *Log) bucket(ctx context.Context) (js.KeyValue, error) {
 	if s.kv != nil {
 		return s.kv, nil
 	}
-	kv, err := l.past.api.KeyValue(ctx, SeenName)
-	if errors.Is(err, js.ErrBucketNotFound) && l.past.owner {
-		kv, err = l.past.api.CreateKeyValue(ctx, js.KeyValueConfig{
+	var kv js.KeyValue
+	var err error
+	if l.past.owner {
+		kv, err = l.past.api.CreateOrUpdateKeyValue(ctx, js.KeyValueConfig{
 			Bucket: SeenName, Description: "Rutter's writers: which horizon each of them knows",
-			TTL: seenAge, Storage: js.FileStorage, Replicas: l.stream.CachedInfo().Config.Replicas,
+			Storage: js.FileStorage, Replicas: l.stream.CachedInfo().Config.Replicas,
 		})
+	} else {
+		kv, err = l.past.api.KeyValue(ctx, SeenName)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("bucket %s: %w", SeenName, err)
@@ -356,7 +362,11 @@ func (l *Log) leastSeen(ctx context.Context) (events.Seq, error) {
 	if err != nil && !errors.Is(err, js.ErrNoKeysFound) {
 		return 0, fmt.Errorf("what writers know: %w", err)
 	}
-	least := ^events.Seq(0)
+	l.past.hearing.Lock()
+	defer l.past.hearing.Unlock()
+	least, now := ^events.Seq(0), time.Now()
+	heard := map[string]said{}
+	defer func() { l.past.heard = heard }()
 	for _, key := range keys {
 		if key == l.past.seen.key {
 			continue
@@ -368,6 +378,17 @@ func (l *Log) leastSeen(ctx context.Context) (events.Seq, error) {
 		if err != nil {
 			return 0, fmt.Errorf("what writers know: %w", err)
 		}
+		last := l.past.heard[key]
+		if last.revision != v.Revision() {
+			last = said{v.Revision(), now}
+		}
+		heard[key] = last
+		if now.Sub(last.since) > seenAge {
+			if err := l.unhear(ctx, key, last.revision); err != nil {
+				return 0, err
+			}
+			continue
+		}
 		n, err := strconv.ParseUint(string(v.Value()), 10, 64)
 		if err != nil {
 			return 0, fmt.Errorf("what writer %s knows: %w", key, err)
@@ -375,6 +396,24 @@ func (l *Log) leastSeen(ctx context.Context) (events.Seq, error) {
 		least = min(least, events.Seq(n))
 	}
 	return least, nil
+}
+
+// said is what a writer said last, as who purges has heard it.
+type said struct {
+	revision uint64
+	since    time.Time // when it was heard first
+}
+
+// unhear removes what a writer said, unless it has said more since.
+func (l *Log) unhear(ctx context.Context, key string, revision uint64) error {
+	s, err := l.past.api.Stream(ctx, "KV_"+SeenName)
+	if err == nil {
+		err = s.Purge(ctx, js.WithPurgeSubject("$KV."+SeenName+"."+key), js.WithPurgeSequence(revision+1))
+	}
+	if err != nil {
+		return fmt.Errorf("forget writer %s: %w", key, err)
+	}
+	return nil
 }
 
 // newSeen returns a name under which this process says what it knows, as the
