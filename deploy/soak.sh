@@ -9,6 +9,9 @@ go test -count=1 -timeout 2h -run ThePastOfALogOnDisk ./cmd/rutter -past 20000
 go test -count=1 -timeout 60m ./events/jetstream -run 'TestPowerCut|TestKilled' -cuts 1000 -kills 200 -v
 go test -count=1 -timeout 30m ./events/jetstream -run TestSlowDisk -slowseeds 10 -slowfirst 100 -slowmost 3s -slowstill 15s -v
 go test -count=1 -timeout 4h -parallel 4 ./test/faults -seeds 500 -first 1000
+clock=$(go run ./test/jumpingclock "$PWD/bin/clock")
+go test -overlay "$clock" -vet=off -count=1 -timeout 2h -parallel 4 ./test/faults -seeds 100 -first 3000
+go test -overlay "$clock" -vet=off -count=1 -timeout 30m ./events/jetstream -run 'TestLog$|TestHold|TestPurgeWaits|TestASilent|TestLostAnswers'
 go test -count=1 -timeout 10m -tags e2e ./test/faults -run TestDiskFull
 GOGC=400 go test -count=1 -timeout 24h -run TestSeeds ./sim -seeds 10000 -v
 go test -count=1 -timeout 1h ./internal/history -run TestLongRecording -long 100000
