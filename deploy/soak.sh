@@ -16,3 +16,5 @@ go test -count=1 -timeout 10m -tags e2e ./test/faults -run TestDiskFull
 GOGC=400 go test -count=1 -timeout 24h -run TestSeeds ./sim -seeds 10000 -v
 go test -count=1 -timeout 1h ./internal/history -run TestLongRecording -long 100000
 go test -tags e2e -count=1 -timeout 3h ./test/r3 -hour 1h -v
+go build -overlay "$clock" -o bin/rutter-jumping ./cmd/rutter
+RUTTER_TEST_RUTTER=$PWD/bin/rutter-jumping go test -tags e2e -count=1 -timeout 30m ./test/r3 -run TestThreeServers -jumps -v

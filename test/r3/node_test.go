@@ -172,12 +172,22 @@ func (n *node) check(c *control) {
 		since, is := n.connected(time.Now())
 		return is && since > spared
 	})
+	before, err := c.called()
+	if err != nil {
+		c.t.Fatal(err)
+	}
 	n.end()
 	ended := time.Now()
+	if *jumps {
+		c.poll("the node to be called silent", func() bool {
+			silent, err := c.called()
+			return err == nil && len(silent) > len(before)
+		})
+		return // when it was, nobody knows
+	}
 	var silent []time.Time
 	var last time.Time
 	c.poll("the node to be called silent", func() bool {
-		var err error
 		if silent, err = c.called(); err != nil || len(silent) == 0 {
 			return false
 		}

@@ -20,7 +20,10 @@ import (
 )
 
 // long is how long faults follow one another; 0: each kind once.
-var long = flag.Duration("hour", 0, "for how long faults follow one another; 0: each kind once")
+var (
+	long  = flag.Duration("hour", 0, "for how long faults follow one another; 0: each kind once")
+	jumps = flag.Bool("jumps", false, "the servers' time of day jumps (test/jumpingclock): what they say of when something was is not believed")
+)
 
 const (
 	// patience bounds how long the servers may take to serve again after a fault.
