@@ -113,6 +113,8 @@ type platter struct {
 	lengths map[uint64]int64             // of files, by inode
 	folders map[string]map[string]uint64 // their entries
 	serials map[string]uint64            // of the sync that made a folder's entries durable
+
+	blocks, tails int // of all cuts: files of events but a stream's first, and files that had bytes which were not synced
 }
 
 // newPlatter takes all of a store to be on disk, as it is after a power cut.
@@ -217,6 +219,9 @@ func (c *cutter) folder(from, to string) error {
 		if err != nil {
 			return err
 		}
+		if strings.HasSuffix(name, ".blk") && name != "1.blk" {
+			c.blocks++
+		}
 		if info.IsDir() {
 			err = c.folder(filepath.Join(from, name), filepath.Join(to, name))
 		} else {
@@ -247,6 +252,9 @@ func (c *cutter) file(from, to string, ino uint64, least int64) error {
 	size, synced := len(b), min(int(max(c.lengths[ino], least)), len(b))
 	if packedHead(b) > 0 {
 		synced = size // the server syncs what it packs before it renames it
+	}
+	if synced < size {
+		c.tails++
 	}
 	switch c.rng.IntN(3) {
 	case 0:

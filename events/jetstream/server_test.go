@@ -83,3 +83,27 @@ func TestServerKeepsOthersOut(t *testing.T) {
 		t.Errorf("a server that should listen on nothing is at %s", silent.URL())
 	}
 }
+
+// TestWhoListensSyncsAll: a server that others reach, over TCP or as one of
+// three, syncs what it writes before it answers; one that is alone leaves that to
+// the committer, and one that was told so to the clock.
+func TestWhoListensSyncsAll(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t)
+	c.start(0)
+	for name, one := range map[string]struct {
+		s        *Server
+		always   bool
+		interval time.Duration
+	}{
+		"alone":    {startServer(t, ServerConfig{}), false, 0},
+		"listens":  {startServer(t, ServerConfig{Listen: "127.0.0.1:0"}), true, 0},
+		"of three": {c.servers[0], true, 0},
+		"interval": {startServer(t, ServerConfig{Listen: "127.0.0.1:0", Durability: Interval}), false, syncInterval},
+	} {
+		js := one.s.server.JetStreamConfig()
+		if js.SyncAlways != one.always || one.interval > 0 && js.SyncInterval != one.interval {
+			t.Errorf("%s: it syncs always: %t, otherwise every %s", name, js.SyncAlways, js.SyncInterval)
+		}
+	}
+}
