@@ -310,15 +310,23 @@ func dice(seed uint64, c chances) plan {
 }
 
 // script plans one fault after the other for the frames of given kinds; then
-// all passes.
-func script(steps ...step) plan {
-	return func(k kind) fault {
+// all passes. left tells how many never came to pass.
+func script(steps ...step) (p plan, left func() int) {
+	var mu sync.Mutex // protects steps
+	p = func(k kind) fault {
+		mu.Lock()
+		defer mu.Unlock()
 		if len(steps) == 0 || steps[0].kind != k {
 			return pass
 		}
 		f := steps[0].fault
 		steps = steps[1:]
 		return f
+	}
+	return p, func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(steps)
 	}
 }
 

@@ -224,4 +224,9 @@ func report(t *testing.T, h *history, relays []*relay) {
 		}
 	}
 	t.Logf("told: %v; faults: %v", told, did)
+	for _, k := range []kind{write, ack} {
+		if did[k.String()] == 0 {
+			t.Errorf("nothing happened to what is called %s", k)
+		}
+	}
 }
