@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -66,7 +67,12 @@ func Fill(ctx context.Context, t testing.TB, l events.Log, rng *rand.Rand, state
 
 // next is a write that is right for who has the state.
 func next(rng *rand.Rand, state events.State, seen events.Seq) events.Record {
-	r := Record(fmt.Sprintf("o%d", rng.IntN(12)), 0)
+	return change(rng, state, seen, fmt.Sprintf("o%d", rng.IntN(12)))
+}
+
+// change is a write of one object.
+func change(rng *rand.Rand, state events.State, seen events.Seq, name string) events.Record {
+	r := Record(name, 0)
 	has := state[r.Key]
 	r.Expect, r.Seen = has.Seq, seen
 	r.Delete = has.Seq != 0 && !has.Delete && rng.IntN(3) == 0
@@ -357,25 +363,39 @@ func historyTombs(t *testing.T, l events.Archive) {
 // historyRace has writers race with one another and with purges. Nobody may
 // overwrite what it has not seen.
 func historyRace(t *testing.T, l events.Archive) {
-	const writers, attempts = 6, 120
+	const writers, attempts, purged = 6, 120, 5
 	ctx := Context(t)
 	must(ctx, t, l, Record("begin", 0))
 	var wg sync.WaitGroup
 	var told sync.Map
-	var busy atomic.Int64
+	var busy, forgot atomic.Int64
 	busy.Add(writers)
 	for w := range writers {
 		wg.Go(func() {
 			defer busy.Add(-1)
-			raceWriter(ctx, t, l, uint64(w), attempts, &told)
+			raceWriter(ctx, t, l, uint64(w), func(written int) bool { return written < attempts || forgot.Load() < purged }, &told)
 		})
 	}
-	purges := 0
+	var purges []purge
+	forget := func() {
+		t.Helper()
+		first := racePurge(ctx, t, l)
+		end, err := l.Last(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		purges = append(purges, purge{first, end})
+		if first > 1 {
+			forgot.Add(1)
+		}
+	}
 	for busy.Load() > 0 { // its events also wake the last writers
-		racePurge(ctx, t, l)
-		purges++
+		forget()
 	}
 	wg.Wait()
+	// It may be that nobody was slow enough to write what was purged.
+	forget()
+	writePurged(ctx, t, l, purges[len(purges)-1], &told)
 	last, err := l.Last(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -389,24 +409,41 @@ func historyRace(t *testing.T, l events.Archive) {
 		n++
 		return true
 	})
-	t.Logf("%d events, %d of the racing writers, %d purges", last, n, purges)
+	blind := 0 // writes of what had been purged before
+	for _, p := range purges {
+		for _, r := range records[p.end:] {
+			if r.Expect > 0 && r.Expect < p.first {
+				blind++
+			}
+		}
+	}
+	t.Logf("%d events, %d of the racing writers, %d purges, %d writes of what was purged", last, n, len(purges), blind)
+	if blind == 0 {
+		t.Error("nobody wrote what had been purged")
+	}
 	checkChains(t, records)
 }
+
+// purge is when a log began at first: from the event after end on.
+type purge struct{ first, end events.Seq }
 
 // checkChains fails the test unless every event expected the state that its
 // writer had seen, and nothing came between.
 func checkChains(t testing.TB, records []events.Record) {
 	t.Helper()
 	last := map[events.Key]events.Record{}
-	horizon, since := events.Seq(0), events.Seq(0)
+	type told struct{ horizon, since events.Seq }
+	var horizons []told
 	for _, r := range records {
 		before := last[r.Key]
-		forgotten := r.Expect == 0 && before.Delete && before.Seq < horizon && r.Seen >= since
+		forgotten := r.Expect == 0 && before.Delete && slices.ContainsFunc(horizons, func(h told) bool {
+			return before.Seq < h.horizon && r.Seen >= h.since
+		})
 		if r.Expect != before.Seq && !forgotten {
 			t.Errorf("event %d of %s, seen %d, expected %d: it overwrote %d", r.Seq, r.Key, r.Seen, r.Expect, before.Seq)
 		}
 		if h, ok := events.HorizonOf(r); ok {
-			horizon, since = h, r.Seq
+			horizons = append(horizons, told{h, r.Seq})
 		}
 		last[r.Key] = r
 	}
@@ -414,9 +451,9 @@ func checkChains(t testing.TB, records []events.Record) {
 
 // raceWriter writes what is right by the state that it has read, after every
 // event that it reads or some events later.
-func raceWriter(ctx context.Context, t testing.TB, l events.Log, seed uint64, attempts int, told *sync.Map) {
+func raceWriter(ctx context.Context, t testing.TB, l events.Log, seed uint64, more func(written int) bool, told *sync.Map) {
 	rng := rand.New(rand.NewPCG(seed, 5))
-	for attempts > 0 && ctx.Err() == nil {
+	for written := 0; more(written) && ctx.Err() == nil; {
 		state, at := events.State{}, events.Position{}
 		for r, err := range l.Follow(ctx, 0) {
 			if errors.Is(err, events.ErrGone) {
@@ -427,12 +464,16 @@ func raceWriter(ctx context.Context, t testing.TB, l events.Log, seed uint64, at
 				return
 			}
 			state.Fold(r)
-			if at.Pass(r); at.Part || rng.IntN(3) > 0 && attempts > 1 {
+			if at.Pass(r); at.Part || rng.IntN(3) > 0 {
 				continue
 			}
-			w := next(rng, state, r.Seq)
+			name := fmt.Sprintf("o%d", rng.IntN(12))
+			if rng.IntN(3) == 0 { // one that is seldom written, so that its last event has been purged
+				name = fmt.Sprintf("seldom%d", rng.IntN(60))
+			}
+			w := change(rng, state, r.Seq, name)
 			seq, err := l.Append(ctx, w)
-			attempts--
+			written++
 			switch {
 			case err == nil:
 				told.Store(w.ID, seq)
@@ -440,15 +481,44 @@ func raceWriter(ctx context.Context, t testing.TB, l events.Log, seed uint64, at
 				t.Error(err)
 				return
 			}
-			if attempts == 0 || errors.Is(err, events.ErrGone) {
+			if !more(written) || errors.Is(err, events.ErrGone) {
 				break
 			}
 		}
 	}
 }
 
+// writePurged writes objects whose last events have been purged, each at first
+// as one who has not seen that event, and in the end as one who was overtaken.
+func writePurged(ctx context.Context, t *testing.T, l events.Archive, p purge, told *sync.Map) {
+	t.Helper()
+	at, kept, err := l.Snapshot(ctx, p.end)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := events.State{}
+	for _, r := range append(collect(t, "snapshot", kept), collect(t, "read", l.Read(ctx, at, p.end))...) {
+		state.Fold(r)
+	}
+	for k, has := range state {
+		if has.Seq >= p.first || !strings.HasPrefix(k.Name, "seldom") {
+			continue
+		}
+		w := Record(k.Name, has.Seq)
+		w.Seen = has.Seq - 1
+		if _, err := l.Append(ctx, w); !errors.Is(err, events.ErrGone) {
+			t.Errorf("%s by who has not read what was purged: %v", k, err)
+		}
+		w.Seen = p.end
+		told.Store(w.ID, must(ctx, t, l, w))
+		w = Record(k.Name, has.Seq)
+		w.Seen = p.end
+		expectConflict(ctx, t, l, w)
+	}
+}
+
 // racePurge keeps the state at the end, forgets all before it, and purges.
-func racePurge(ctx context.Context, t testing.TB, l events.Archive) {
+func racePurge(ctx context.Context, t testing.TB, l events.Archive) (first events.Seq) {
 	t.Helper()
 	at, err := l.Last(ctx)
 	if err != nil {
@@ -462,10 +532,11 @@ func racePurge(ctx context.Context, t testing.TB, l events.Archive) {
 		t.Fatal(err)
 	}
 	HorizonAt(ctx, t, l, at, state, at)
-	first, err := l.Forget(ctx, at)
+	first, err = l.Forget(ctx, at)
 	if err != nil || first > at {
 		t.Fatalf("the log begins at %d, %v, want at most %d", first, err, at)
 	}
+	return first
 }
 
 // historyAnyState builds the state at every Seq from the newest one that was
@@ -507,10 +578,12 @@ func historyAnyState(t *testing.T, l events.Archive) {
 // historyPairs looks up 10,000 random objects at random Seqs, and compares them
 // with what somebody had who followed the log from its first event on.
 func historyPairs(t *testing.T, l events.Archive) {
-	const rounds, each, objects, seqs, perSeq = 8, 400, 60, 100, 100
+	const rounds, each, objects, pairs, perRead = 8, 400, 60, 10_000, 100
 	ctx := Context(t)
 	rng := rand.New(rand.NewPCG(11, 12))
-	c := &recorder{t: t, log: l}
+	following, stop := context.WithCancel(ctx)
+	defer stop()
+	live := follow(following, l)
 	state, seen := events.State{}, events.Seq(0)
 	for range rounds {
 		for range each {
@@ -525,40 +598,97 @@ func historyPairs(t *testing.T, l events.Archive) {
 			t.Fatal(err)
 		}
 		seen = HorizonAt(ctx, t, l, seen-events.Seq(each/2), state, seen)
-		c.catchUp(ctx)
+		live.wait(seen) // or it might be left behind by the purge
 		if _, err := l.Forget(ctx, seen-each/2); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for range seqs {
-		at := events.Seq(1 + rng.IntN(int(seen)))
-		base, kept, err := l.Snapshot(ctx, at)
+	all := live.wait(seen)
+	if len(all) < int(seen) {
+		t.Fatalf("who followed was shown %d of %d events: %v", len(all), seen, live.err)
+	}
+	type pair struct {
+		at  events.Seq
+		key events.Key
+	}
+	drawn := make([]pair, pairs)
+	for i := range drawn {
+		drawn[i] = pair{events.Seq(1 + rng.IntN(int(seen))), Record(fmt.Sprintf("o%d", rng.IntN(objects)), 0).Key}
+	}
+	slices.SortFunc(drawn, func(a, b pair) int { return int(a.at) - int(b.at) })
+	for some := range slices.Chunk(drawn, perRead) {
+		past, at := events.State{}, events.Seq(0)
+		base, kept, err := l.Snapshot(ctx, some[0].at)
 		if err != nil {
 			t.Fatal(err)
 		}
-		past := events.State{}
-		for _, r := range append(collect(t, "snapshot", kept), collect(t, "read", l.Read(ctx, base, at))...) {
+		for _, r := range collect(t, "snapshot", kept) {
 			past.Fold(r)
 		}
-		for range perSeq {
-			k := Record(fmt.Sprintf("o%d", rng.IntN(objects)), 0).Key
-			var want events.Record // the zero one: never, or deleted
-			for _, r := range slices.Backward(c.records[:at]) {
-				if r.Key == k {
-					want = r
-					break
-				}
+		more := collect(t, "read", l.Read(ctx, base, some[len(some)-1].at))
+		for _, p := range some {
+			for at = max(at, base); at < p.at; at++ {
+				past.Fold(more[at-base])
 			}
-			got := past[k]
-			if want.Delete {
-				want = events.Record{}
-			}
-			if got.Delete {
-				got = events.Record{}
-			}
-			if diff := differ(want, got); diff != "" {
-				t.Fatalf("%s at %d: %s", k, at, diff)
-			}
+			checkPair(t, all[:p.at], p.key, past[p.key])
 		}
 	}
+}
+
+// checkPair compares what is read of an object at the end of some events with
+// what happened to it.
+func checkPair(t *testing.T, all []events.Record, k events.Key, got events.Record) {
+	t.Helper()
+	var want events.Record // the zero one: there never was any
+	horizon := events.Seq(0)
+	for _, r := range slices.Backward(all) {
+		if h, ok := events.HorizonOf(r); ok {
+			horizon = max(horizon, h)
+		}
+		if r.Key == k {
+			want = r
+			break
+		}
+	}
+	if want.Delete && want.Seq < horizon {
+		want = events.Record{} // it is forgotten that there was any
+	}
+	if diff := differ(want, got); diff != "" {
+		t.Fatalf("%s at %d: %s", k, len(all), diff)
+	}
+}
+
+// follower records what it is shown, as it comes.
+type follower struct {
+	mu      sync.Mutex // protects the following fields
+	records []events.Record
+	err     error
+	more    *sync.Cond
+}
+
+// follow follows a log from its first event on, until ctx ends.
+func follow(ctx context.Context, l events.Log) *follower {
+	f := &follower{}
+	f.more = sync.NewCond(&f.mu)
+	go func() {
+		for r, err := range l.Follow(ctx, 0) {
+			f.mu.Lock()
+			if f.err = err; err == nil {
+				f.records = append(f.records, r)
+			}
+			f.more.Broadcast()
+			f.mu.Unlock()
+		}
+	}()
+	return f
+}
+
+// wait returns what was shown once that goes as far as seq, or nothing more comes.
+func (f *follower) wait(seq events.Seq) []events.Record {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for events.Seq(len(f.records)) < seq && f.err == nil {
+		f.more.Wait()
+	}
+	return f.records
 }
