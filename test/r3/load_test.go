@@ -354,6 +354,9 @@ func (l *load) check(ctx context.Context) {
 		if err != nil {
 			l.t.Fatal(err)
 		}
+		if len(other) < len(lines) {
+			l.t.Errorf("s%d has %d events, s1 had %d before", i+1, len(other), len(lines))
+		}
 		for n := range min(len(lines), len(other)) {
 			if lines[n] != other[n] {
 				l.t.Errorf("s1 and s%d differ:\n%s\n%s", i+1, lines[n], other[n])

@@ -4,6 +4,7 @@ package r3
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -45,6 +46,16 @@ type control struct {
 	load    *load
 	alone   bool // the first server is to be alone
 	walker  *node
+
+	refilled int   // the server that lost its disk last
+	least    int   // so many events there were before that
+	own      []own // what servers had that were left alone
+}
+
+// own is the beginning of the log as one server has it on its own disk.
+type own struct {
+	server, events, least int
+	sum                   [sha256.Size]byte
 }
 
 func (c *control) data(i int) string { return filepath.Join(c.dir, fmt.Sprintf("s%d", i+1)) }
@@ -215,31 +226,51 @@ var faults = []fault{
 		c.writes((i+1)%3, "after the kill")
 		c.start(i)
 	}},
-	{"partition", func(c *control, _ int) {
-		i := c.walker.at(c) // it has to go to another, though the server that it is at runs
-		c.must(c.machine[i].cut())
-		c.writes((i+1)%3, "while one is cut off")
-		time.Sleep(partition)
-		if code := c.tryWrite(i); code != http.StatusServiceUnavailable && code != http.StatusGatewayTimeout {
-			c.t.Errorf("who is cut off answered a write with %d", code)
+	{"partition of each in turn", func(c *control, _ int) {
+		first := c.walker.at(c) // it has to go to another, though the server that it is at runs
+		for n := range c.machine {
+			i := (first + n) % 3
+			if n > 0 {
+				c.whole("the partition before")
+			}
+			c.must(c.machine[i].cut())
+			c.writes((i+1)%3, "while one is cut off")
+			time.Sleep(partition)
+			if code := c.tryWrite(i); code != http.StatusServiceUnavailable && code != http.StatusGatewayTimeout {
+				c.t.Errorf("s%d, which is cut off, answered a write with %d", i+1, code)
+			}
+			if code := c.list(i, ""); code != http.StatusServiceUnavailable && code != http.StatusGatewayTimeout {
+				c.t.Errorf("s%d, which is cut off, answered a read of what is up to date with %d", i+1, code)
+			}
+			if code := c.list(i, "?resourceVersion=0"); code != http.StatusOK {
+				c.t.Errorf("s%d, which is cut off, answered a read of what it has with %d", i+1, code)
+			}
+			c.must(c.machine[i].heal())
 		}
-		c.must(c.machine[i].heal())
 	}},
 	{"a disk lost", func(c *control, i int) {
+		i = (i + 1) % 3 // at first not the one that began the log
+		_, before, err := c.load.dump(c.t.Context(), (i+1)%3)
+		c.must(err)
+		c.refilled, c.least = i, len(before)
 		c.stop(i, syscall.SIGKILL)
-		c.must(os.RemoveAll(filepath.Join(c.data(i), "log")))
+		lost := c.data(i) // it joins as it did at first
+		if i == 0 {
+			lost = filepath.Join(lost, "log") // nobody else has the cluster's authority for it
+		}
+		c.must(os.RemoveAll(lost))
 		c.start(i)
 	}},
-	{"two of three lost", func(c *control, i int) {
+	{"two of three lost", func(c *control, _ int) {
+		i := c.refilled // so that what it has was brought to it anew
 		c.stop((i+1)%3, syscall.SIGKILL)
 		c.stop((i+2)%3, syscall.SIGKILL)
 		c.poll("the last one to refuse writes", func() bool {
 			code := c.tryWrite(i)
 			return code == http.StatusServiceUnavailable
 		})
-		code, b := c.load.ask(c.t.Context(), c.load.client(i), i, http.MethodGet, collection+"?resourceVersion=0", nil)
-		if code != http.StatusOK {
-			c.t.Errorf("the last one of three, asked for what it has: %d %s", code, b)
+		if code := c.list(i, "?resourceVersion=0"); code != http.StatusOK {
+			c.t.Errorf("the last one of three, asked for what it has: %d", code)
 		}
 		c.poll("the last one to read the past", func() bool { // once it knows that it is alone
 			code, b := c.load.ask(c.t.Context(), c.load.client(i), i, http.MethodGet, "/rutter/v1/log?from=0&to=100", nil)
@@ -251,12 +282,21 @@ var faults = []fault{
 	}},
 }
 
-// past has a server list what was there at the last event of the history that
-// it has, by a list at an old version and by what rutter get --at asks.
+// list asks a server for all ConfigMaps.
+func (c *control) list(i int, query string) (code int) {
+	c.t.Helper()
+	code, _ = c.load.ask(c.t.Context(), c.load.client(i), i, http.MethodGet, collection+query, nil)
+	return code
+}
+
+// past has a server that is alone list what was there at the last event of the
+// history that it has, by a list at an old version and by what rutter get --at
+// asks. What it has of the log is remembered.
 func (c *control) past(i int) {
 	c.t.Helper()
-	maps, _, err := c.load.dump(c.t.Context(), i)
+	maps, lines, err := c.load.dump(c.t.Context(), i)
 	c.must(err)
+	c.own = append(c.own, own{i, len(lines), c.least, sha256.Sum256([]byte(strings.Join(lines, "\n")))})
 	at, want := events.Seq(0), map[string]events.Seq{}
 	for seq, what := range maps {
 		name, _, _ := strings.Cut(what, "=")
@@ -278,6 +318,25 @@ func (c *control) past(i int) {
 				c.t.Errorf("s%d, asked for %s: %s at %d, want %d", i+1, path, name, o.seq(), want[name])
 			}
 		}
+	}
+}
+
+// compareOwn compares what servers had on their own disks with the log.
+func (c *control) compareOwn() {
+	c.t.Helper()
+	_, lines, err := c.load.dump(c.t.Context(), 0)
+	c.must(err)
+	for _, o := range c.own {
+		switch {
+		case o.events < o.least || o.events > len(lines):
+			c.t.Errorf("s%d, left alone after it had been filled again, had %d events; there had been %d before, in the end there are %d", o.server+1, o.events, o.least, len(lines))
+		case sha256.Sum256([]byte(strings.Join(lines[:o.events], "\n"))) != o.sum:
+			c.t.Errorf("s%d, left alone, had others than the log's first %d events", o.server+1, o.events)
+		}
+		c.t.Logf("s%d had %d events on its own disk, %d of them from before it was lost", o.server+1, o.events, o.least)
+	}
+	if len(c.own) == 0 {
+		c.t.Error("nobody was left alone")
 	}
 }
 
@@ -312,5 +371,6 @@ func TestThreeServers(t *testing.T) {
 	c.whole("all faults")
 	c.walker.check(c)
 	c.load.check(t.Context())
+	c.compareOwn()
 	t.Logf("%s of faults", time.Since(begun).Round(time.Second))
 }
