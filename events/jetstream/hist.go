@@ -400,18 +400,34 @@ func (l *Log) seqAt(ctx context.Context, t time.Time) (events.Seq, error) {
 	if err != nil {
 		return 0, err
 	}
-	if !e.log.LastTime.After(t) {
-		return l.Last(ctx)
+	for {
+		if !e.log.LastTime.After(t) {
+			return l.Last(ctx)
+		}
+		stream := l.stream
+		if e.needsHist(t) {
+			stream = l.past.hist
+		}
+		next, failed := l.firstAfter(ctx, stream, t)
+		// The limits of history may have moved its beginning past what was found.
+		before := e
+		if e, err = l.extent(ctx); err != nil {
+			return 0, err
+		}
+		if e.needsHist(t) != before.needsHist(t) {
+			continue
+		}
+		if failed != nil {
+			return 0, failed
+		}
+		return e.beforeFirst(next)
 	}
-	stream := l.stream
-	if e.hist.Msgs > 0 && e.hist.LastTime.After(t) {
-		stream = l.past.hist
-	}
-	next, err := l.firstAfter(ctx, stream, t)
-	if err != nil {
-		return 0, err
-	}
-	return e.beforeFirst(next)
+}
+
+// needsHist tells whether only HIST can have the first event after t. It may
+// have forgotten what was not purged from EV.
+func (e extent) needsHist(t time.Time) bool {
+	return e.hist.Msgs > 0 && e.hist.FirstSeq < e.log.FirstSeq && e.hist.LastTime.After(t) && e.log.FirstTime.After(t)
 }
 
 // beforeFirst returns the event before the first one that was stored after a

@@ -270,6 +270,51 @@ func TestSeqAt(t *testing.T) {
 	}
 }
 
+// TestSeqAtOfWhatIsNotPurged: of a log of which nothing was purged, history may
+// have forgotten what the log itself still has.
+func TestSeqAtOfWhatIsNotPurged(t *testing.T) {
+	t.Parallel()
+	l := openIn(t, startServer(t, ServerConfig{}))
+	ctx, rng := logtest.Context(t), rand.New(rand.NewPCG(2, 2))
+	state := events.State{}
+	seen := logtest.Fill(ctx, t, l, rng, state, 0, 20)
+	hist, err := l.history(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.SetKeep(ctx, events.Keep{Age: 100 * time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		info, err := hist.Info(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.State.FirstSeq > uint64(seen) {
+			break
+		}
+		if err := wait(ctx, 10*time.Millisecond); err != nil {
+			t.Fatalf("history still begins at %d: %v", info.State.FirstSeq, err)
+		}
+	}
+	if err := l.SetKeep(ctx, events.Keep{Age: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	end := logtest.Fill(ctx, t, l, rng, state, seen, 20)
+	for seq := events.Seq(1); seq <= end; seq++ {
+		m, err := l.stream.GetMsg(ctx, uint64(seq))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at, err := l.SeqAt(ctx, m.Time); err != nil || at != seq {
+			t.Errorf("when event %d was stored the log was at %d, %v", seq, at, err)
+		}
+	}
+	if at, err := l.SeqAt(ctx, time.Now().Add(-time.Hour)); err != nil || at != 0 {
+		t.Errorf("before there was an event the log was at %d, %v", at, err)
+	}
+}
+
 // TestReadKey reads one object's events, of which some were purged.
 func TestReadKey(t *testing.T) {
 	t.Parallel()

@@ -581,9 +581,8 @@ func historyPairs(t *testing.T, l events.Archive) {
 	const rounds, each, objects, pairs, perRead = 8, 400, 60, 10_000, 100
 	ctx := Context(t)
 	rng := rand.New(rand.NewPCG(11, 12))
-	following, stop := context.WithCancel(ctx)
-	defer stop()
-	live := follow(following, l)
+	live := follow(ctx, l)
+	defer live.close()
 	state, seen := events.State{}, events.Seq(0)
 	for range rounds {
 		for range each {
@@ -664,13 +663,16 @@ type follower struct {
 	records []events.Record
 	err     error
 	more    *sync.Cond
+	end     context.CancelFunc
+	group   sync.WaitGroup
 }
 
-// follow follows a log from its first event on, until ctx ends.
+// follow follows a log from its first event on, until it is closed.
 func follow(ctx context.Context, l events.Log) *follower {
-	f := &follower{}
+	ctx, cancel := context.WithCancel(ctx)
+	f := &follower{end: cancel}
 	f.more = sync.NewCond(&f.mu)
-	go func() {
+	f.group.Go(func() {
 		for r, err := range l.Follow(ctx, 0) {
 			f.mu.Lock()
 			if f.err = err; err == nil {
@@ -679,8 +681,13 @@ func follow(ctx context.Context, l events.Log) *follower {
 			f.more.Broadcast()
 			f.mu.Unlock()
 		}
-	}()
+	})
 	return f
+}
+
+func (f *follower) close() {
+	f.end()
+	f.group.Wait()
 }
 
 // wait returns what was shown once that goes as far as seq, or nothing more comes.
