@@ -24,16 +24,17 @@ type witnesses struct {
 	acks     *acks
 	room     *room
 	presence *presence
+	views    *views
 }
 
 func newCheckers(w *World) {
 	w.told = witnesses{
 		replays: &replays{w: w, dropped: map[place]bool{}}, surge: &surge{w: w}, starts: &starts{w: w},
-		door: &door{w: w}, acks: &acks{w: w}, room: &room{w: w}, presence: &presence{w},
+		door: &door{w: w}, acks: &acks{w: w}, room: &room{w: w}, presence: &presence{w}, views: &views{w: w},
 	}
 	w.checkers = []checker{
 		&bindings{}, &phases{}, newReplicas(w), w.told.surge, &endpoints{w: w}, &envelopes{deciders: w.deciders}, newAddresses(),
-		w.told.door, w.told.room, w.told.acks, &orphans{w: w}, &expired{w: w}, &views{w: w}, w.told.starts, w.told.replays, w.told.presence,
+		w.told.door, w.told.room, w.told.acks, &orphans{w: w}, &expired{w: w}, w.told.views, w.told.starts, w.told.replays, w.told.presence,
 	}
 }
 

@@ -78,6 +78,7 @@ func (p *process) read(n int) bool {
 	}
 	v, es := p.view.Fold(rs...)
 	p.view = v
+	p.w.told.views.read(p.name, v)
 	p.core.Apply(v, es...)
 	return true
 }

@@ -300,6 +300,7 @@ func (s *server) read(n int) bool {
 	}
 	v, es := s.view.Fold(rs...)
 	s.view = v
+	s.w.told.views.read(s.name, v)
 	for _, one := range s.streams {
 		switch {
 		case one.broken:

@@ -177,6 +177,32 @@ func TestViewsAreCompared(t *testing.T) {
 	}
 }
 
+// TestViewsAreComparedWhileTheyAreRead: it does not matter whether what a
+// process has wrong is there in the end.
+func TestViewsAreComparedWhileTheyAreRead(t *testing.T) {
+	t.Parallel()
+	type reader struct {
+		view *(*kernel.View)
+		read func(n int) bool
+	}
+	for name, of := range map[string]func(w *World) reader{
+		"service0-0":  func(w *World) reader { return reader{&w.processes[0].view, w.processes[0].read} },
+		"apiserver-0": func(w *World) reader { return reader{&w.servers[0].view, w.servers[0].read} },
+	} {
+		w := newWorld(Scenario{Seed: 1}, DefaultDeciders())
+		w.populate()
+		r := of(w)
+		*r.view, _ = kernel.NewView(w.rules).Fold(w.records[1:]...)
+		for n := range compareEvery {
+			w.put(kinds.ConfigMaps.Key("default", fmt.Sprint("c", n)), `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"c","namespace":"default","uid":"1"}}`)
+			r.read(everything)
+		}
+		if w.broken == nil || !strings.Contains(w.broken.Error(), name+" has read up to") {
+			t.Errorf("%s: found %v", name, w.broken)
+		}
+	}
+}
+
 // TestExpired shows the checker what is removed too early, and what is left.
 func TestExpired(t *testing.T) {
 	t.Parallel()
