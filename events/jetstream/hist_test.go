@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	js "github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/events/logtest"
@@ -239,6 +241,98 @@ func TestKeep(t *testing.T) {
 	if err := l.Tend(ctx); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestKeepBytes bounds the bytes of the past while the log runs, and then no
+// more.
+func TestKeepBytes(t *testing.T) {
+	t.Parallel()
+	const rounds, writers, each, body, bound, block = 6, 16, 16, 16 << 10, 4 << 20, 8 << 20
+	ctx, l := logtest.Context(t), openIn(t, startServer(t, ServerConfig{}))
+	state, kept := events.State{}, []events.Seq{}
+	seen := events.Seq(0)
+	// write adds 4 MiB that cannot be compressed, keeps the state, and purges.
+	write := func(round int) {
+		t.Helper()
+		var group errgroup.Group
+		all := make([]events.Record, writers*each)
+		for w := range writers {
+			rng := rand.New(rand.NewPCG(uint64(round), uint64(w)))
+			group.Go(func() error {
+				for i := range each {
+					r := logtest.Record(fmt.Sprintf("r%d-%d-%d", round, w, i), 0)
+					r.Seen, r.Body = seen, make([]byte, body)
+					for i := range r.Body {
+						r.Body[i] = byte(rng.Uint32())
+					}
+					var err error
+					if r.Seq, err = l.Append(ctx, r); err != nil {
+						return err
+					}
+					all[w*each+i] = r
+				}
+				return nil
+			})
+		}
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range all {
+			state.Fold(r)
+			seen = max(seen, r.Seq)
+		}
+		if err := l.Save(ctx, seen, slices.Values(state.Records())); err != nil {
+			t.Fatal(err)
+		}
+		kept = append(kept, seen)
+		seen = logtest.HorizonAt(ctx, t, l, seen, state, seen)
+		if _, err := l.Forget(ctx, kept[len(kept)-1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for round := range rounds {
+		write(round)
+	}
+	window := func() events.Window {
+		t.Helper()
+		w, err := l.Window(ctx)
+		if err != nil || w.Last != seen {
+			t.Fatalf("the window is %+v, %v, want the end %d", w, err, seen)
+		}
+		return w
+	}
+	all := window()
+	if all.First != 1 || all.Bytes < rounds*writers*each*body {
+		t.Errorf("at first the window is %+v", all)
+	}
+	if err := l.SetKeep(ctx, events.Keep{Bytes: bound}); err != nil {
+		t.Fatal(err)
+	}
+	w := window()
+	if w.First <= kept[rounds-3] || w.Bytes > bound+2*block || w.Bytes >= all.Bytes {
+		t.Errorf("%d bytes are kept: the window is %+v, it was %+v", bound, w, all)
+	}
+	for _, err := range l.Read(ctx, 0, kept[0]) {
+		if !errors.Is(err, events.ErrGone) {
+			t.Errorf("events before the window: %v", err)
+		}
+	}
+	if _, _, err := l.Snapshot(ctx, w.First-2); !errors.Is(err, events.ErrGone) {
+		t.Errorf("a state before the window: %v", err)
+	}
+	u, err := l.Usage(ctx)
+	if err != nil || len(u.Saved) != keptStates {
+		t.Errorf("states are left to which nothing leads: %+v, %v", u.Saved, err)
+	}
+	if err := l.SetKeep(ctx, events.Keep{}); err != nil {
+		t.Fatal(err)
+	}
+	write(rounds)
+	write(rounds + 1)
+	if now := window(); now.First != w.First {
+		t.Errorf("with no bound any more the window went from %d to %d", w.First, now.First)
+	}
+	aged{log: l, state: state, seen: seen}.check(t, l, kept[len(kept)-1])
 }
 
 // TestSeqAt finds events by the time at which they were stored.

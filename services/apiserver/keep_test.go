@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -110,6 +111,56 @@ func TestLittleRoom(t *testing.T) {
 	log.fill(a, 500)
 	a.want(200, "DELETE", configMaps+"/two", "")
 	a.want(201, "POST", configMaps, configMap("four"))
+}
+
+// pastOf is a history of which only the window is known, and where it was at
+// a time.
+type pastOf struct {
+	events.History
+	seqAt func(t time.Time) (events.Seq, error)
+}
+
+func (p pastOf) SeqAt(_ context.Context, t time.Time) (events.Seq, error) { return p.seqAt(t) }
+
+// TestGrowth: the newest day, or as much of it as there is, says what a day
+// takes.
+func TestGrowth(t *testing.T) {
+	t.Parallel()
+	at := func(seq events.Seq, err error) func(time.Time) (events.Seq, error) {
+		return func(day time.Time) (events.Seq, error) {
+			if ago := time.Since(day); ago < 23*time.Hour || ago > 25*time.Hour {
+				t.Errorf("asked for %s ago", ago)
+			}
+			return seq, err
+		}
+	}
+	never := func(time.Time) (events.Seq, error) { return 0, errors.New("not to be asked") }
+	for name, c := range map[string]struct {
+		window events.Window
+		age    time.Duration
+		seqAt  func(time.Time) (events.Seq, error)
+		want   growth
+	}{
+		"nothing yet":          {events.Window{}, 0, never, growth{}},
+		"all is forgotten":     {events.Window{First: 11, Last: 10}, 0, never, growth{}},
+		"an hour":              {events.Window{First: 1, Last: 1000, Bytes: 500_000}, time.Hour, never, growth{24_000, 12_000_000}},
+		"three days":           {events.Window{First: 1, Last: 4000, Bytes: 400_000}, 72 * time.Hour, at(3000, nil), growth{1000, 100_000}},
+		"nothing of late":      {events.Window{First: 1, Last: 4000, Bytes: 400_000}, 72 * time.Hour, at(4000, nil), growth{}},
+		"purged, three days":   {events.Window{First: 2001, Last: 4000, Bytes: 400_000}, 72 * time.Hour, at(3500, nil), growth{500, 100_000}},
+		"it has moved on":      {events.Window{First: 3001, Last: 4000, Bytes: 400_000}, 25 * time.Hour, at(0, events.ErrGone), growth{1000, 400_000}},
+		"begins within a day":  {events.Window{First: 3001, Last: 4000, Bytes: 400_000}, 12 * time.Hour, never, growth{2000, 800_000}},
+		"began this very time": {events.Window{First: 1, Last: 1, Bytes: 10}, 0, never, growth{86_400, 864_000}},
+	} {
+		if c.window.Last > 0 && c.window.First <= c.window.Last {
+			c.window.Since = time.Now().Add(-c.age)
+		}
+		d := debug{s: &Server{cfg: Config{History: pastOf{seqAt: c.seqAt}}}}
+		got, err := d.growth(t.Context(), c.window)
+		near := func(a, b int64) bool { return a >= b-b/1000 && a <= b+b/1000 }
+		if err != nil || !near(got.Events, c.want.Events) || !near(got.Bytes, c.want.Bytes) {
+			t.Errorf("%s: %+v, %v, want %+v", name, got, err, c.want)
+		}
+	}
 }
 
 func TestWhatIsKept(t *testing.T) {
