@@ -198,6 +198,30 @@ func TestFaultyNetwork(t *testing.T) {
 	}
 }
 
+// TestFaultyNetworkWhilePurged has clients of three processes write over a
+// network that does everything, while what they write is purged behind them.
+func TestFaultyNetworkWhilePurged(t *testing.T) {
+	t.Parallel()
+	for i := range *seeds {
+		seed := *first + uint64(i)
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			s := startServer(t, t.TempDir())
+			keeper := s.open(t, s.URL())
+			var writers []events.Log
+			var relays []*relay
+			for n := range uint64(3) {
+				r := newRelay(t, s.URL())
+				l := s.open(t, r.url())
+				writers, relays = append(writers, l, l), append(relays, r)
+				r.follow(dice(seed<<8+n, everything))
+			}
+			logtest.Race{Log: keeper, Writers: writers, Attempts: 20, Lossy: true}.Run(t)
+			report(t, newHistory(), relays)
+		})
+	}
+}
+
 // report tells what the run was made of. Relays that did nothing to what was
 // written, or to the answers, fail the test.
 func report(t *testing.T, h *history, relays []*relay) {
