@@ -50,7 +50,7 @@ type machine struct {
 }
 
 // podState is what a machine has of one pod. What its world says of times is
-// by the machine's clock, all else by none.
+// by the machine's clock (see skew), all else by none.
 type podState struct {
 	world  nodeagent.World
 	spec   *corev1.Pod
@@ -68,8 +68,29 @@ func newPodState(spec *corev1.Pod, w nodeagent.World) *podState {
 func (m *machine) clock() time.Time { return m.w.now.Add(m.off) }
 
 // skew has the machine's clock be wrong. Its agents look at it once a minute.
+// Between two times that an agent took itself it sees no jump, as the real one
+// does not: both have a monotonic part.
 func (m *machine) skew(by time.Duration) {
+	jump := by - m.off
 	m.off = by
+	for _, p := range m.pods {
+		all := []*time.Time{&p.world.StopSince}
+		steps := []*nodeagent.Step{&p.world.Sandbox, &p.world.Volumes}
+		for _, c := range p.world.Containers {
+			steps = append(steps, &c.Image, &c.Create)
+			if c.Stop != nil {
+				all = append(all, &c.Stop.Since, &c.Stop.Termed, &c.Stop.Killed)
+			}
+		}
+		for _, s := range steps {
+			all = append(all, &s.Failed, &s.RetryAt)
+		}
+		for _, t := range all {
+			if !t.IsZero() {
+				*t = t.Add(jump)
+			}
+		}
+	}
 	for _, a := range m.agents {
 		for k := range a.due {
 			a.look(k, m.w.now.Add(time.Minute))

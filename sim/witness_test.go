@@ -15,6 +15,7 @@ import (
 	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/kernel"
 	"github.com/rutterhq/rutter/kinds"
+	"github.com/rutterhq/rutter/services/nodeagent"
 )
 
 // TestCheckersAreListed: who reads the list of invariants finds every checker.
@@ -307,5 +308,22 @@ func TestAFindingIsKept(t *testing.T) {
 	}
 	if again := play(read); len(read.Steps) >= len(s.Steps) || !read.Unlimited || again == nil || checkerOf(again) != checkerOf(found) {
 		t.Errorf("of %d steps %d are left; first %v, then %v", len(s.Steps), len(read.Steps), found, again)
+	}
+}
+
+// TestSkew: what an agent waits for it waits for as long as it would have,
+// however its clock is set meanwhile.
+func TestSkew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(Scenario{Seed: 1}, DefaultDeciders())
+	m := w.machines[0]
+	p := newPodState(nil, nodeagent.World{Containers: map[string]*nodeagent.Container{"web": {Stop: &nodeagent.Stop{Since: m.clock()}}}})
+	m.pods[kinds.Pods.Key("default", "p")] = p
+	m.skew(3 * time.Hour)
+	p.world.Sandbox = failed(p.world.Sandbox, "", "", m.clock(), 10*time.Second, time.Minute)
+	m.skew(-time.Hour)
+	since, again := m.clock().Sub(p.world.Containers["web"].Stop.Since), p.world.Sandbox.RetryAt.Sub(m.clock())
+	if since != 0 || again != 10*time.Second || !p.world.Volumes.RetryAt.IsZero() {
+		t.Errorf("it stops since %s, and tries again in %s", since, again)
 	}
 }
