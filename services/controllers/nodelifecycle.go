@@ -102,6 +102,9 @@ func unready(p *corev1.Pod, now time.Time) *corev1.Pod {
 	return p
 }
 
+// clockSlack is by how much servers' clocks may differ.
+const clockSlack = time.Minute
+
 // wanted is a taint that is kept as long as its reason holds.
 type wanted struct {
 	key    string
@@ -150,8 +153,10 @@ func taintsFor(v *kernel.View, n *corev1.Node, now time.Time) []corev1.Taint {
 		if i >= 0 {
 			all[i].holds = false // it is there already
 		}
-		if t.Effect == corev1.TaintEffectNoExecute && t.TimeAdded == nil {
-			t.TimeAdded = &added // what tolerationSeconds are counted from
+		// What tolerationSeconds are counted from. A clock that was ahead, and
+		// no longer is, must not hold evictions up.
+		if t.Effect == corev1.TaintEffectNoExecute && (t.TimeAdded == nil || t.TimeAdded.After(now.Add(clockSlack))) {
+			t.TimeAdded = &added
 		}
 		taints = append(taints, t)
 	}

@@ -56,7 +56,9 @@ func decidePodGC(v *kernel.View, _ kernel.Key, now time.Time) kernel.Decision {
 		p := e.Object().(*corev1.Pod)
 		if p.Spec.NodeName != "" {
 			if at, gone := goneSince(v, p); gone {
-				if until := at.Add(nodeQuarantine); until.After(now) {
+				// Who deleted it may have had another clock. What is more
+				// than the quarantine ahead of this one says nothing.
+				if until := at.Add(nodeQuarantine); until.After(now) && !at.After(now.Add(nodeQuarantine)) {
 					d.Revisit = earlier(d.Revisit, until)
 				} else if len(d.Changes) < maxDeletes {
 					d.Changes = append(d.Changes, orphaned(p, now)...)
