@@ -37,3 +37,11 @@ type Keeper interface {
 	// exceeds the new bounds is forgotten soon after.
 	SetKeep(ctx context.Context, k Keep) error
 }
+
+// Copier is a log of which each of several servers has a copy of its own.
+type Copier interface {
+	// Whole is an error that says what this server's copy lacks of what there was
+	// when that was first asked; nil: nothing. Until then it must not be the only
+	// one that is left.
+	Whole(ctx context.Context) error
+}

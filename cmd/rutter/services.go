@@ -83,6 +83,7 @@ func (s *service) apiserver(f *folders, a *apiFlags, ca *pki.CA) (*apiserver.Ser
 	cfg.Log, cfg.History, cfg.Mirror, cfg.Schema, cfg.CA, cfg.Listener = s.log, s.log, s.mirror, s.schema, ca, l
 	cfg.Keeper, _ = s.log.(events.Keeper)
 	cfg.Talker, _ = s.log.(events.Talker)
+	cfg.Copier, _ = s.log.(events.Copier)
 	cfg.ServiceRange, cfg.ClusterDNS, cfg.ClusterDomain = serviceRange, clusterDNS, clusterDomain
 	cfg.Names, cfg.Deciders, cfg.Version, cfg.Logger = a.names, deciders(), build, s.named("apiserver")
 	cfg.Metrics = s.metrics

@@ -2,6 +2,8 @@ package jetstream
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -11,6 +13,56 @@ import (
 	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/events/logtest"
 )
+
+// TestWhole loses a server's disk, waits until it says that its copy is whole,
+// and leaves it alone: it has all that there was.
+func TestWhole(t *testing.T) {
+	t.Parallel()
+	ctx, c := logtest.Context(t), newTrio(t)
+	c.startAll()
+	l := c.open(0)
+	a := age(t, l)
+	want, err := collect(l.Read(ctx, 0, a.seen))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Whole(ctx); err != nil {
+		t.Errorf("of who led all the time: %v", err)
+	}
+	lacking := c.open(1)
+	lacking.filling.want = map[string]uint64{StreamName: uint64(a.seen), HistName: uint64(a.seen) + 1}
+	if err := lacking.Whole(ctx); err == nil || err.Error() != fmt.Sprintf("this server's copy of HIST has %d of %d messages", a.seen, a.seen+1) {
+		t.Errorf("of who lacks an event: %v", err)
+	}
+	c.stop(2)
+	if err := os.RemoveAll(c.dirs[2]); err != nil {
+		t.Fatal(err)
+	}
+	c.start(2)
+	last := c.open(2)
+	for err := last.Whole(ctx); err != nil; err = last.Whole(ctx) {
+		if err := wait(ctx, retryPause); err != nil {
+			t.Fatal(last.Whole(logtest.Context(t)))
+		}
+	}
+	c.stop(0)
+	c.stop(1)
+	for _, _, alone := last.lone(); !alone; _, _, alone = last.lone() {
+		if err := wait(ctx, retryPause); err != nil {
+			t.Fatalf("s3 does not find out that it is alone: %v", err)
+		}
+	}
+	got, err := collect(last.Read(ctx, 0, a.seen))
+	if diff := cmp.Diff(want, got, wholeBodies); diff != "" || err != nil {
+		t.Errorf("%v: %s", err, diff)
+	}
+	if at, _, err := last.Snapshot(ctx, a.seen); err != nil || at != a.kept[2] {
+		t.Errorf("the newest state that it has is at %d, %v, want %d", at, err, a.kept[2])
+	}
+	if err := last.Whole(ctx); err != nil {
+		t.Errorf("alone: %v", err)
+	}
+}
 
 // TestLoneServerHasThePast leaves one of three servers alone with a log that
 // was purged, and whose history no longer reaches back to its beginning: every

@@ -185,7 +185,7 @@ func (l *Log) Window(ctx context.Context) (events.Window, error) {
 		}
 	}
 	if err != nil {
-		return w, fmt.Errorf("the window of history: %w", err)
+		return w, fmt.Errorf("the window of history: %w", l.unavailable(ctx, ctx, err))
 	}
 	return w, nil
 }
@@ -247,7 +247,7 @@ func (l *Log) read(ctx context.Context, subject string, after, to events.Seq) it
 			at, ok, err = l.readSome(ctx, subject, at, to, yield)
 		}
 		if err != nil {
-			yield(events.Record{}, fmt.Errorf("read events %d to %d: %w", after+1, to, err))
+			yield(events.Record{}, fmt.Errorf("read events %d to %d: %w", after+1, to, l.unavailable(ctx, ctx, err)))
 		}
 	}
 }
@@ -384,7 +384,7 @@ func (r *ranger) consumer(ctx context.Context) (c js.Consumer, pending uint64, e
 func (l *Log) SeqAt(ctx context.Context, t time.Time) (events.Seq, error) {
 	seq, err := l.seqAt(ctx, t)
 	if err != nil {
-		return 0, fmt.Errorf("the event at %s: %w", t.UTC().Format(time.RFC3339), err)
+		return 0, fmt.Errorf("the event at %s: %w", t.UTC().Format(time.RFC3339), l.unavailable(ctx, ctx, err))
 	}
 	return seq, nil
 }

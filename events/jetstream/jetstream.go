@@ -65,6 +65,7 @@ type Log struct {
 	server  *Server    // that this process runs and nc leads to, or nil
 	commits *committer // the server's, if nobody outside this process writes; else nil
 	past    past
+	filling filling
 
 	mu      sync.Mutex        // protects the following fields
 	down    chan struct{}     // closed when the connection is lost; then made anew

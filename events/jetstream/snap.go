@@ -234,7 +234,7 @@ func (l *Log) discard(ctx context.Context, at events.Seq) error {
 func (l *Log) Snapshot(ctx context.Context, at events.Seq) (events.Seq, iter.Seq2[events.Record, error], error) {
 	w, last, load, err := l.kept(ctx)
 	if err != nil {
-		return 0, nil, fmt.Errorf("the state at %d: %w", at, err)
+		return 0, nil, fmt.Errorf("the state at %d: %w", at, l.unavailable(ctx, ctx, err))
 	}
 	gone := fmt.Errorf("the state at %d: history holds %d to %d: %w", at, w.begin(), last, events.ErrGone)
 	if at > last {

@@ -1,10 +1,35 @@
 package apiserver
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
 )
+
+// copyOf is a log of which this server's copy lacks something, until it does
+// not.
+type copyOf struct{ lacks error }
+
+func (c *copyOf) Whole(context.Context) error { return c.lacks }
+
+// TestReadyOnceTheCopyIsWhole: a server that lost its disk serves at once, and
+// says that it is not ready until it has what the others have.
+func TestReadyOnceTheCopyIsWhole(t *testing.T) {
+	c := newCluster(t)
+	a := c.start()
+	own := &copyOf{errors.New("this server's copy of HIST has 1 of 2 messages")}
+	a.s.cfg.Copier = own
+	if code, body, _ := a.do("GET", "/readyz", ""); code != 500 || !strings.Contains(body, "[-]log-copy: this server's copy of HIST has 1 of 2 messages") {
+		t.Errorf("what lacks something: %d %s", code, body)
+	}
+	a.want(201, "POST", configMaps, configMap("one"))
+	own.lacks = nil
+	if code, body, _ := a.do("GET", "/readyz", ""); code != 200 || body != "ok" {
+		t.Errorf("what is whole: %d %s", code, body)
+	}
+}
 
 func TestWhoIsAsked(t *testing.T) {
 	c := newCluster(t)

@@ -72,8 +72,9 @@ func (s *Server) serveAlive(w http.ResponseWriter, _ *http.Request) {
 // readyTimeout bounds how long the log may take to answer.
 const readyTimeout = 2 * time.Second
 
-// serveReady answers ok once the log was read and the first objects are there,
-// for as long as the log answers.
+// serveReady answers ok once the log was read, the first objects are there, and
+// this server's own copy of the log is whole, for as long as the log answers.
+// Who stops servers one after the other waits for it in between.
 func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 	select {
 	case <-s.started:
@@ -82,6 +83,12 @@ func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 		if _, err := s.cfg.Log.Last(ctx); err != nil {
 			http.Error(w, "[-]log: does not answer\nreadyz check failed", http.StatusInternalServerError)
 			return
+		}
+		if s.cfg.Copier != nil {
+			if err := s.cfg.Copier.Whole(ctx); err != nil {
+				http.Error(w, fmt.Sprintf("[+]log ok\n[-]log-copy: %v\nreadyz check failed", err), http.StatusInternalServerError)
+				return
+			}
 		}
 		s.serveAlive(w, r)
 	default:

@@ -51,7 +51,9 @@ type Config struct {
 	// Keeper tells how full Log is, and bounds its past; nil: it is never full.
 	Keeper events.Keeper
 	// Talker reaches the other apiservers of Log; nil: there are none.
-	Talker   events.Talker
+	Talker events.Talker
+	// Copier tells what this server's own copy of Log lacks; nil: nothing.
+	Copier   events.Copier
 	Mirror   *kernel.Mirror // of everything; run by the caller
 	Schema   *kinds.Schema
 	CA       *pki.CA

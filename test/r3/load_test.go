@@ -127,6 +127,9 @@ func (l *load) client(i int) *http.Client {
 	return c
 }
 
+// readyPath answers 500 to say that a server is not ready, as in Kubernetes.
+const readyPath = "/readyz"
+
 // ask sends one request and returns what was answered; code 0: nothing was.
 func (l *load) ask(ctx context.Context, c *http.Client, i int, method, path string, body any) (code int, answer []byte) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
@@ -151,7 +154,7 @@ func (l *load) ask(ctx context.Context, c *http.Client, i int, method, path stri
 	if err != nil {
 		return 0, nil
 	}
-	if res.StatusCode == http.StatusInternalServerError {
+	if res.StatusCode == http.StatusInternalServerError && path != readyPath {
 		l.wrong("%s %s: %s", method, path, answer)
 	}
 	l.mu.Lock()

@@ -127,11 +127,17 @@ func (c *control) reads(i int) bool {
 	return code == http.StatusOK || code == http.StatusNotFound
 }
 
-// whole waits until all three serve.
+// whole waits until all three serve, and have a whole copy of the log.
 func (c *control) whole(after string) {
 	c.t.Helper()
 	for i := range c.machine {
 		c.poll(fmt.Sprintf("s%d to serve after %s", i+1, after), func() bool { return c.reads(i) })
+	}
+	for i := range c.machine {
+		c.poll(fmt.Sprintf("s%d to be ready after %s", i+1, after), func() bool {
+			code, _ := c.load.ask(c.t.Context(), c.load.client(i), i, http.MethodGet, readyPath, nil)
+			return code == http.StatusOK
+		})
 	}
 }
 
