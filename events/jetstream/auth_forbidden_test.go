@@ -109,6 +109,21 @@ func call(subject, body string) func(*testing.T, *nats.Conn) {
 	}
 }
 
+// deliver makes a consumer that would have the server publish what the body of
+// a message of another stream is, under a subject that is not the service's to
+// write. A message with headers is another operation of the protocol, and the
+// server reads what is behind them just the same.
+func deliver(stream, to string) func(*testing.T, *nats.Conn) {
+	return func(t *testing.T, nc *nats.Conn) {
+		m := nats.NewMsg("$JS.API.CONSUMER.CREATE." + stream + ".x")
+		m.Header.Set("X", "y")
+		m.Data = fmt.Appendf(nil, `{"stream_name":%q,"config":{"name":"x","deliver_policy":"all","ack_policy":"none","deliver_subject":%q}}`, stream, to)
+		if m, err := nc.RequestMsg(m, 300*time.Millisecond); err == nil {
+			t.Errorf("%s was answered: %s", m.Subject, m.Data)
+		}
+	}
+}
+
 // forbidden is what a service that may write ConfigMaps tries.
 var forbidden = map[string]func(*testing.T, *nats.Conn){
 	"AnotherResource":   send("ev.core.secrets.default.x", "", "0"),
@@ -149,6 +164,9 @@ var forbidden = map[string]func(*testing.T, *nats.Conn){
 	"SystemAccount":     call("$SYS.REQ.SERVER.PING", ""),
 	"DeliverAsEvent":    call("$JS.API.CONSUMER.CREATE.EV.x", `{"stream_name":"EV","config":{"name":"x","deliver_policy":"all","ack_policy":"none","deliver_subject":"ev.core.secrets.default.x"}}`),
 	"DeliverToAnother":  call("$JS.API.CONSUMER.CREATE.EV.y", `{"stream_name":"EV","config":{"name":"y","deliver_policy":"all","ack_policy":"none","DELIVER_SUBJECT":"_INBOX_other.x"}}`),
+	"HistoryAsEvent":    deliver(HistName, "ev.core.secrets.default.x"),
+	"HistoryAsLease":    deliver(HistName, "$KV.LEASE.other"),
+	"LeaseAsEvent":      deliver("KV_"+LeaseBucket, "ev.core.secrets.default.x"),
 	"ReadWhatIsWritten": func(t *testing.T, nc *nats.Conn) { listen(t, nc, "ev.>") },
 	"AnothersAnswers":   func(t *testing.T, nc *nats.Conn) { listen(t, nc, "_INBOX_other.>") },
 	"AllAnswers":        func(t *testing.T, nc *nats.Conn) { listen(t, nc, ">") },

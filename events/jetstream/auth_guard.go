@@ -200,24 +200,31 @@ func (f *filter) message(words []string, header int) ([]byte, error) {
 	}
 	switch {
 	case strings.HasPrefix(subject, events.SubjectRoot+"."):
-		return payload, checkEvent(payload[:header])
+		err = checkEvent(payload[:header])
 	case header > 0:
-		_, err := ordersIn(payload[:header]) // by a header one value of a bucket could remove all others
-		return payload, err
-	case strings.HasPrefix(subject, "$JS.API.CONSUMER.CREATE."):
-		var c struct {
-			Config struct {
-				DeliverSubject string `json:"deliver_subject"`
-			} `json:"config"`
-		}
-		if err := json.Unmarshal(payload[:size], &c); err != nil {
-			return nil, errors.New("this is no consumer")
-		}
-		if d := c.Config.DeliverSubject; d != "" && !strings.HasPrefix(d, inbox(f.service)+".") {
-			return nil, errors.New("a delivery to somebody else")
-		}
+		_, err = ordersIn(payload[:header]) // by a header one value of a bucket could remove all others
 	}
-	return payload, nil
+	if err == nil && strings.HasPrefix(subject, "$JS.API.CONSUMER.CREATE.") {
+		err = f.checkConsumer(payload[header:size])
+	}
+	return payload, err
+}
+
+// checkConsumer looks at where a consumer that is asked for would deliver: the
+// server itself would publish there.
+func (f *filter) checkConsumer(body []byte) error {
+	var c struct {
+		Config struct {
+			DeliverSubject string `json:"deliver_subject"`
+		} `json:"config"`
+	}
+	if err := json.Unmarshal(body, &c); err != nil {
+		return errors.New("this is no consumer")
+	}
+	if d := c.Config.DeliverSubject; d != "" && !strings.HasPrefix(d, inbox(f.service)+".") {
+		return errors.New("a delivery to somebody else")
+	}
+	return nil
 }
 
 // checkEvent looks at an event's headers: it must say what it expects of its
