@@ -45,7 +45,9 @@ type Keeper struct {
 
 	saved   kernel.Seq // the newest state that is kept, as far as is known
 	savedAt time.Time
-	horizon kernel.Seq // that the log was asked to forget
+	horizon kernel.Seq // that the log has forgotten what is before, as far as it could
+	first   kernel.Seq // where the log began after that
+	asked   time.Time  // when it was asked to forget last
 	tended  time.Time
 	marks   []mark
 }
@@ -55,6 +57,10 @@ type mark struct {
 	at  time.Time
 	seq kernel.Seq
 }
+
+// forgetAgain is after what time a log that has put off a purge is asked again,
+// if it has room enough. Asking costs a sync and questions to all who write.
+const forgetAgain = 30 * time.Second
 
 // tendEvery is how often a Keeper looks after the sizes of the log's parts.
 const tendEvery = time.Minute
@@ -196,17 +202,18 @@ func (k *Keeper) forget(ctx context.Context, now time.Time, pressed bool) error 
 		if err := k.tell(ctx, v, h, now); err != nil {
 			return err
 		}
-	case last > k.horizon && last > 0: // told, but maybe not yet forgotten
+	case last > k.horizon && (pressed || now.Sub(k.asked) >= forgetAgain): // told, but not yet forgotten
 		h = last
 	default:
 		return nil
 	}
+	k.asked = now
 	first, err := k.Log.Forget(ctx, h)
 	if err != nil {
 		return err
 	}
-	if first > 1 || h <= 1 {
-		k.horizon = h
+	if first > max(1, k.first) || first >= h { // else it was put off: not all who write know of h yet
+		k.horizon, k.first = h, first
 	}
 	return nil
 }

@@ -230,3 +230,80 @@ func TestKeeperUnderPressure(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// late puts off every second purge, as a log does while somebody who writes does
+// not know of the horizon yet.
+type late struct {
+	*memory.Log
+	asked int
+	first kernel.Seq
+}
+
+func (l *late) Forget(ctx context.Context, h events.Seq) (events.Seq, error) {
+	if l.asked++; l.asked%2 == 0 {
+		return max(1, l.first), ctx.Err()
+	}
+	first, err := l.Log.Forget(ctx, h)
+	l.first = first
+	return first, err
+}
+
+// A purge that was put off is asked for again, however quiet the cluster is then
+// and however often it was purged before.
+func TestKeeperAsksAgain(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	log := &late{Log: memory.New()}
+	mirror := kernel.NewMirror(log, kerneltest.Plain{}, nil)
+	done := make(chan error, 1)
+	go func() { done <- mirror.Run(ctx) }()
+	k := history.DefaultKeeper(log, mirror, nil)
+	k.Events, k.Least = 10, 10
+	now := time.Unix(1_790_000_000, 0)
+	look := func() {
+		t.Helper()
+		last, err := log.Last(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := mirror.At(ctx, last); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.Look(ctx, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for round := range 2 { // the first purge is done, the second is put off
+		for i := range 20 {
+			r := logtest.Record(fmt.Sprintf("o%d-%d", round, i), 0)
+			r.Seen = mirror.View().Seq()
+			if _, err := log.Append(ctx, r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		look()
+		now = now.Add(20 * time.Minute)
+		look()
+	}
+	if log.asked != 2 || log.first < 2 {
+		t.Fatalf("asked %d times, the log begins at %d: the test is not what it says", log.asked, log.first)
+	}
+	before := log.first
+	now = now.Add(time.Minute)
+	look()
+	if log.first <= before {
+		t.Errorf("the log begins at %d, as before the purge that was put off", log.first)
+	}
+	for range 3 { // all is done: nobody is asked any more
+		now = now.Add(time.Minute)
+		look()
+	}
+	if log.asked != 3 {
+		t.Errorf("asked %d times, want 3", log.asked)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
