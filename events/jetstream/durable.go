@@ -231,6 +231,7 @@ func (c *committer) fail(err error) error {
 	err = c.err
 	c.mu.Unlock()
 	if first {
+		c.noteRefused()
 		c.failed(err)
 	}
 	return err

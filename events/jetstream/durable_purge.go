@@ -14,9 +14,11 @@ import (
 	"github.com/rutterhq/rutter/events"
 )
 
-// rewriteMin is the size in bytes up to which the server never rewrites a
-// block that lost its head.
-const rewriteMin = 2 << 20
+// rewriteMin is the size in bytes up to which the server does not rewrite a
+// block that lost its head: not at once (2 MiB), nor later, when it looks every
+// two minutes for blocks more than half of which is gone. The log's blocks have
+// 4 or 8 MB before the next one is begun.
+const rewriteMin = 1 << 20
 
 // Purge forgets the log's events before first. While it runs nothing becomes
 // durable. On a server in this process it may leave a block's worth of them:

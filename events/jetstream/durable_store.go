@@ -160,7 +160,7 @@ func newCommitter(c ServerConfig) *committer {
 	if out.failed == nil {
 		out.failed = func(err error) {
 			fmt.Fprintln(os.Stderr, "fatal:", err)
-			os.Exit(1) // a start reads what the disk really has
+			os.Exit(1) // readAgain: a start reads what the disk really has
 		}
 	}
 	return out
@@ -169,6 +169,9 @@ func newCommitter(c ServerConfig) *committer {
 // begin readies the store for a server: mended, unless the last one ended in
 // order, and no longer marked as clean.
 func (c *committer) begin(grouped bool) error {
+	if err := c.readAgain(); err != nil {
+		return err
+	}
 	marker := filepath.Join(c.dir, cleanFile)
 	err := os.Remove(marker)
 	if errors.Is(err, fs.ErrNotExist) {

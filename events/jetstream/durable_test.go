@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/events/logtest"
 )
@@ -224,6 +226,47 @@ func TestDiskRefuses(t *testing.T) {
 	}
 	if err := s.Close(); err == nil {
 		t.Error("the server says that it ended in order")
+	}
+	if _, err := os.Stat(filepath.Join(s.dir(), refusedFile)); err != nil {
+		t.Errorf("the next start does not know: %v", err)
+	}
+}
+
+// TestRefusedIsReadAgain: what the disk refused to sync stands in the kernel's
+// memory as if it had been written. The next start forgets that first.
+func TestRefusedIsReadAgain(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "jetstream", "x", "1.blk")
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inMemory := func() bool {
+		t.Helper()
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		_, err = unix.Preadv2(int(f.Fd()), [][]byte{make([]byte, 100)}, 512<<10, unix.RWF_NOWAIT)
+		if err != nil && !errors.Is(err, unix.EAGAIN) {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	c := newCommitter(ServerConfig{Dir: dir, Fatal: func(error) {}})
+	if err := c.begin(false); err != nil || !inMemory() {
+		t.Fatalf("after an ordinary start the file is in memory: %t, %v", inMemory(), err)
+	}
+	_ = c.fail(errors.New("input/output error"))
+	if err := c.begin(false); err != nil || inMemory() {
+		t.Errorf("after the disk refused the file is in memory: %t, %v", inMemory(), err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, refusedFile)); err == nil {
+		t.Error("each start from now on would read all again")
 	}
 }
 
