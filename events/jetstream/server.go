@@ -187,6 +187,9 @@ func start(c ServerConfig, lock *os.File) (*Server, error) {
 	}
 	s.running.Go(commits.run)
 	s.running.Go(func() { commits.watch(lock) })
+	if c.Cluster != nil {
+		s.running.Go(s.compactKeys)
+	}
 	return s, nil
 }
 
