@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -170,7 +171,12 @@ func (s *serverFlags) run(ctx context.Context) error {
 		svc.hold = log.Hold
 	}
 	sums := &comparer{server: m.Name, every: sumEvery, log: log, lg: svc.named("log")}
-	svc.metrics = sums.metrics
+	svc.metrics = func(w io.Writer) {
+		sums.metrics(w)
+		if len(m.Join) > 0 {
+			copyMetrics(w, server.OwnCopies())
+		}
+	}
 	api, url, err := svc.apiserver(&s.folders, &s.api, ca)
 	if err != nil {
 		return err
