@@ -11,8 +11,10 @@
 // with what the log holds in the end: every acknowledged write stands where it
 // was said to stand, none that was refused is there, nobody read what was older
 // than what had been acknowledged to anybody, and all servers and all watchers
-// saw one order. A node walks from server to server meanwhile: it is called
-// silent when it ends, and never while it is connected to one of them.
+// saw one order. In the end the servers are stopped, and the log is read from the
+// disk of each: no two copies differ in any event. A node walks from server to
+// server meanwhile: it is called silent when it ends, and never while it is
+// connected to one of them.
 //
 // It needs root and bin/rutter. -hour says for how long faults follow one
 // another; in make test it is a round of each.

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -310,98 +309,5 @@ func (l *load) watchFrom(ctx context.Context, c *http.Client, i int, at events.S
 		l.mu.Lock()
 		l.watched[i][at] = e.Object.Metadata.Name + "=" + e.Object.Data["n"]
 		l.mu.Unlock()
-	}
-}
-
-// dump is the whole log as one server has it: each event of a ConfigMap by its
-// Seq, and a line for every event.
-func (l *load) dump(ctx context.Context, i int) (maps map[events.Seq]string, lines []string, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, l.clients[i].Host+"/rutter/v1/log?from=0", nil)
-	if err != nil {
-		return nil, nil, err
-	}
-	res, err := l.client(i).Do(req)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		b, _ := io.ReadAll(res.Body)
-		return nil, nil, fmt.Errorf("%s: %s", res.Status, b)
-	}
-	maps = map[events.Seq]string{}
-	for d := json.NewDecoder(res.Body); ; {
-		var r events.Record
-		if err := d.Decode(&r); errors.Is(err, io.EOF) {
-			return maps, lines, nil
-		} else if err != nil {
-			return maps, lines, err
-		}
-		lines = append(lines, fmt.Sprintf("%d %s %s %s", r.Seq, r.Key, r.ID, r.Body))
-		var c configMap
-		if r.Key.Plural == "configmaps" && json.Unmarshal(r.Body, &c) == nil {
-			maps[r.Seq] = r.Key.Name + "=" + c.Data["n"]
-		}
-	}
-}
-
-// check compares what clients were told with what the log holds.
-func (l *load) check(ctx context.Context) {
-	l.t.Helper()
-	maps, lines, err := l.dump(ctx, 0)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	for i := 1; i < 3; i++ {
-		_, other, err := l.dump(ctx, i)
-		if err != nil {
-			l.t.Fatal(err)
-		}
-		if len(other) < len(lines) {
-			l.t.Errorf("s%d has %d events, s1 had %d before", i+1, len(other), len(lines))
-		}
-		for n := range min(len(lines), len(other)) {
-			if lines[n] != other[n] {
-				l.t.Errorf("s1 and s%d differ:\n%s\n%s", i+1, lines[n], other[n])
-				break
-			}
-		}
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	at := map[string]events.Seq{}
-	for seq, what := range maps {
-		at[what] = seq
-	}
-	var counts [3]int
-	lost, undead := 0, 0
-	for _, w := range l.tolds {
-		counts[w.outcome]++
-		seq := at[w.name+"="+w.value]
-		if w.outcome == acknowledged && seq != w.seq {
-			lost++
-			l.t.Errorf("%s=%s was acknowledged as %d; in the log: %d", w.name, w.value, w.seq, seq)
-		}
-		if w.outcome == refused && seq != 0 {
-			undead++
-			l.t.Errorf("%s=%s was refused; in the log: %d", w.name, w.value, seq)
-		}
-	}
-	seen := 0
-	for i, watched := range l.watched {
-		seen += len(watched)
-		for seq, what := range watched {
-			if maps[seq] != what {
-				l.t.Errorf("s%d's watcher was shown %s as %d; in the log: %q", i+1, what, seq, maps[seq])
-			}
-		}
-	}
-	for _, e := range l.errors {
-		l.t.Error(e)
-	}
-	l.t.Logf("%d events; writes: %d acknowledged, %d refused, %d of unknown outcome; lost: %d, refused and there: %d; %d reads, none stale; %d events watched, one order; slowest answer %.1f s; codes %v",
-		len(lines), counts[acknowledged], counts[refused], counts[unknown], lost, undead, l.reads, seen, l.slowest.Seconds(), l.codes)
-	if counts[acknowledged] == 0 || seen == 0 || l.reads == 0 {
-		l.t.Error("nothing was tried")
 	}
 }

@@ -376,7 +376,7 @@ func TestThreeServers(t *testing.T) {
 	<-done
 	c.whole("all faults")
 	c.walker.check(c)
-	c.load.check(t.Context())
 	c.compareOwn()
+	c.load.check(c) // stops the servers
 	t.Logf("%s of faults", time.Since(begun).Round(time.Second))
 }
