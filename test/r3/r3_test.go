@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/rutterhq/rutter/events"
+	"github.com/rutterhq/rutter/events/jetstream"
 )
 
 // long is how long faults follow one another; 0: each kind once.
@@ -286,6 +287,8 @@ var faults = []fault{
 		c.start((i + 1) % 3)
 		c.start((i + 2) % 3)
 	}},
+	{"kill -9 of EV's leader", func(c *control, _ int) { c.killLeader(jetstream.StreamName) }},
+	{"kill -9 of the meta leader", func(c *control, _ int) { c.killLeader(jetstream.MetaName) }},
 }
 
 // list asks a server for all ConfigMaps.
