@@ -170,7 +170,7 @@ func (s *serverFlags) run(ctx context.Context) error {
 	if len(m.Join) > 0 {
 		svc.hold = log.Hold
 	}
-	sums := &comparer{server: m.Name, every: sumEvery, log: log, lg: svc.named("log")}
+	sums := newComparer(m.Name, log, svc.named("log"))
 	svc.metrics = func(w io.Writer) {
 		sums.metrics(w)
 		if len(m.Join) > 0 {
