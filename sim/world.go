@@ -56,7 +56,7 @@ type World struct {
 	Scenario
 	deciders  [][]kernel.Decider
 	schema    *kinds.Schema
-	rules     kernel.Schema // schema, and a quota for what deciders make
+	rules     kernel.Schema // schema, a quota for what deciders make, and a memo
 	now       time.Time
 	log       *memory.Log
 	views     []*kernel.View  // the true View at every Seq
@@ -124,6 +124,7 @@ func newWorld(s Scenario, deciders [][]kernel.Decider) *World {
 	if !s.Unlimited {
 		w.rules = quota{schema}
 	}
+	w.rules = newMemo(w.rules)
 	w.views = []*kernel.View{kernel.NewView(w.rules)}
 	w.keeper = &keeper{w: w}
 	newCheckers(w)
