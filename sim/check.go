@@ -33,7 +33,7 @@ func newCheckers(w *World) {
 		door: &door{w: w}, acks: &acks{w: w}, room: &room{w: w}, presence: &presence{w}, views: &views{w: w},
 	}
 	w.checkers = []checker{
-		&bindings{}, &phases{}, newReplicas(w), w.told.surge, &endpoints{w: w}, &envelopes{deciders: w.deciders}, newAddresses(),
+		&bindings{}, &phases{}, newReplicas(), w.told.surge, &endpoints{w: w}, &envelopes{deciders: w.deciders}, newAddresses(),
 		w.told.door, w.told.room, w.told.acks, &orphans{w: w}, &expired{w: w}, w.told.views, w.told.starts, w.told.replays, w.told.presence,
 	}
 }

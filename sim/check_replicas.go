@@ -11,30 +11,61 @@ import (
 	"github.com/rutterhq/rutter/kinds"
 )
 
-// replicas: a ReplicaSet never has more active pods than it ever asked for,
-// however many leaders race.
+// replicas: when a pod lands, its ReplicaSet has no more active pods than it
+// asked for at some time since the oldest decision that still matters, however
+// many leaders race.
 //
 // Why that holds although their Views lag: a pod's name derives from (set, n),
-// n being the smallest that was never used in the View. So every name that is
-// proposed has an n below (pods that are no longer active) + (pods that are
-// asked for) of some View, and the first of these only grows. Of two proposals
-// for one n one wins.
+// and a decision proposes the smallest n that were never used in its View. So
+// the names that are used in its View, with all up to the n that it proposes,
+// are no more than the pods of the View that are no longer active and those that
+// are asked for there; and the first of these only grow. Of two proposals for
+// one n one wins.
+//
+// Which decisions matter: that of the pod, those of all pods that landed after
+// the state that it had seen, those of all that landed after what these had
+// seen, and so on. Of what was asked for before, nothing is left: a set that is
+// scaled from five to one may keep five pods until it has removed them, but who
+// has seen the one makes no pod more.
 //
 // A horizon breaks that for a moment: it frees names, so that a leader who has
 // read it proposes another n than one who has not. So every pod that was decided
-// on before a horizon and lands after it may be one too many.
+// on before a horizon and lands after it may be one too many, for as long as it
+// is active and decisions matter that had not seen it.
 type replicas struct {
-	w      *World
-	most   map[string]int32           // the largest spec.replicas so far, by the set's uid
-	active map[string]map[string]bool // uids of active pods, by the set's uid
-	set    map[string]string          // set's uid by pod's uid
-
-	horizon kernel.Seq     // the newest event of it
-	across  map[string]int // pods that landed after a horizon that their decision had not seen, by the set's uid
+	sets    map[string]*replicaSet // by uid
+	of      map[string]string      // set's uid by pod's uid
+	horizon kernel.Seq             // the newest event of it
 }
 
-func newReplicas(w *World) *replicas {
-	return &replicas{w: w, most: map[string]int32{}, active: map[string]map[string]bool{}, set: map[string]string{}, across: map[string]int{}}
+// replicaSet is what the log said of one ReplicaSet.
+type replicaSet struct {
+	asked  []ask // in the order of the log
+	births []birth
+	active map[string]bool // by uid
+}
+
+type ask struct {
+	at       kernel.Seq
+	replicas int
+}
+
+// birth is a pod at its first event, or at one that makes it active again.
+type birth struct {
+	uid      string
+	at, seen kernel.Seq
+	across   bool // a horizon came between
+}
+
+func newReplicas() *replicas {
+	return &replicas{sets: map[string]*replicaSet{}, of: map[string]string{}}
+}
+
+func (c *replicas) set(uid string) *replicaSet {
+	if c.sets[uid] == nil {
+		c.sets[uid] = &replicaSet{active: map[string]bool{}}
+	}
+	return c.sets[uid]
 }
 
 func (c *replicas) see(e kernel.Event) error {
@@ -42,7 +73,8 @@ func (c *replicas) see(e kernel.Event) error {
 		c.horizon = e.Seq
 	}
 	if rs, _, ok := kinds.ReplicaSets.Of(e); ok && rs != nil {
-		c.most[string(rs.UID)] = max(c.most[string(rs.UID)], *rs.Spec.Replicas)
+		s := c.set(string(rs.UID))
+		s.asked = append(s.asked, ask{e.Seq, int(*rs.Spec.Replicas)})
 	}
 	p, old, ok := kinds.Pods.Of(e)
 	if !ok {
@@ -50,7 +82,7 @@ func (c *replicas) see(e kernel.Event) error {
 	}
 	if p == nil {
 		if old != nil {
-			delete(c.active[c.set[string(old.UID)]], string(old.UID))
+			delete(c.set(c.of[string(old.UID)]).active, string(old.UID))
 		}
 		return nil
 	}
@@ -58,23 +90,43 @@ func (c *replicas) see(e kernel.Event) error {
 	if ref == nil {
 		return fmt.Errorf("event %d: pod %s has no controller", e.Seq, p.Name)
 	}
-	pod, set := string(p.UID), string(ref.UID)
-	c.set[pod] = set
+	pod, s := string(p.UID), c.set(string(ref.UID))
+	c.of[pod] = string(ref.UID)
 	if p.DeletionTimestamp != nil || p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded {
-		delete(c.active[set], pod)
+		delete(s.active, pod)
 		return nil
 	}
-	if c.active[set] == nil {
-		c.active[set] = map[string]bool{}
+	if s.active[pod] {
+		return nil
 	}
-	c.active[set][pod] = true
-	if _, before := e.Old().(*corev1.Pod); !before && e.Seen < c.horizon {
-		c.across[set]++
-	}
-	if n := len(c.active[set]); n > int(c.most[set])+c.across[set] {
-		return fmt.Errorf("event %d: replicaset %s has %d active pods, it never asked for more than %d", e.Seq, ref.Name, n, c.most[set])
+	s.active[pod] = true
+	s.births = append(s.births, birth{pod, e.Seq, e.Seen, e.Seen < c.horizon})
+	most, across := s.may(e.Seen)
+	if n := len(s.active); n > most+across {
+		return fmt.Errorf("event %d: replicaset %s has %d active pods, it never asked for more than %d by what was seen of it (and %d decided across a horizon)", e.Seq, ref.Name, n, most, across)
 	}
 	return nil
+}
+
+// may is how many pods the decisions that matter may have made together, for a
+// pod that has just landed and whose decision had seen so much: the most that
+// was asked for since, and how many pods landed across a horizon since.
+func (s *replicaSet) may(since kernel.Seq) (most, across int) {
+	for i := len(s.births) - 1; i >= 0 && s.births[i].at > since; i-- {
+		switch b := s.births[i]; {
+		case !b.across:
+			since = min(since, b.seen)
+		case s.active[b.uid]:
+			across++
+		}
+	}
+	for i := len(s.asked) - 1; i >= 0; i-- {
+		most = max(most, s.asked[i].replicas)
+		if s.asked[i].at <= since {
+			break
+		}
+	}
+	return most, across
 }
 
 func (c *replicas) end() error { return nil }

@@ -64,6 +64,7 @@ func TestPlantedFaults(t *testing.T) {
 				}
 				return d
 			})), "active pods, it never asked for more than"},
+		"one pod more after each scaling down": {plant("controllers/replicaset", changing(onePodMore)), "active pods, it never asked for more than"},
 		"one set too large": {plant("controllers/deployment", changing(
 			func(_ *kernel.View, _ kernel.Key, d kernel.Decision, _ time.Time) kernel.Decision {
 				for _, c := range d.Changes {
