@@ -7,7 +7,7 @@ import (
 )
 
 // starts: who begins with a state that was kept, and reads the tail, has the
-// same View as who read everything: tombstones and horizon too.
+// same View as who read everything: bodies, tombstones and horizon too.
 type starts struct {
 	w *World
 }
@@ -22,20 +22,8 @@ func (c *starts) began(who string, v *kernel.View) error {
 	if v.Seq() != full.Seq() {
 		return finding{"starts", fmt.Errorf("%s began at %d, the log is at %d", who, v.Seq(), full.Seq())}
 	}
-	have, want := map[kernel.Key]kernel.Seq{}, map[kernel.Key]kernel.Seq{}
-	for r := range v.Records() {
-		have[r.Key] = r.Seq
-	}
-	for r := range full.Records() {
-		want[r.Key] = r.Seq
-		if have[r.Key] != r.Seq {
-			return finding{"starts", fmt.Errorf("%s began at %d with %s at %d, it is at %d", who, v.Seq(), r.Key, have[r.Key], r.Seq)}
-		}
-	}
-	for k, seq := range have {
-		if want[k] != seq {
-			return finding{"starts", fmt.Errorf("%s began at %d with %s at %d, of which nothing is known", who, v.Seq(), k, seq)}
-		}
+	if err := difference(v, full); err != nil {
+		return finding{"starts", fmt.Errorf("%s began at %d with %w", who, v.Seq(), err)}
 	}
 	return nil
 }

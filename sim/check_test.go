@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -260,12 +261,18 @@ func TestWitnesses(t *testing.T) {
 			w.told.room.started(w.machines[0], w.machines[0].pods[kinds.Pods.Key("default", "a")])
 		}, "runs on n1 and on n2"},
 		"a start from a state lacks something": {func(w *World) {
-			w.keeper.horizon = 1
-			v, _ := kernel.NewView(w.rules).Fold(w.records[1:]...)
-			if err := w.told.starts.began("somebody", v); err != nil {
-				w.fail(err)
-			}
+			begin(w, w.records[1:])
 		}, "somebody began at"},
+		"a start from a state has another body": {func(w *World) {
+			all := slices.Clone(w.records)
+			all[0].Body = bytes.Replace(all[0].Body, []byte(`"uid":"`), []byte(`"uid":"0`), 1)
+			begin(w, all)
+		}, "with another namespaces/"},
+		"a start from a state has a tombstone for an object": {func(w *World) {
+			all := slices.Clone(w.records)
+			all[0].Delete = true
+			begin(w, all)
+		}, "with another namespaces/"},
 		"an object outlives its namespace": {func(w *World) {
 			body := []byte(`{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"c","namespace":"gone","uid":"1"}}`)
 			r := kernel.Record{Key: kinds.ConfigMaps.Key("gone", "c"), Body: body, Envelope: events.Envelope{ID: "x", Source: "user:x", Time: w.now}}
@@ -294,6 +301,15 @@ func TestWitnesses(t *testing.T) {
 		if c.plant(w); w.broken == nil || !strings.Contains(w.broken.Error(), c.want) {
 			t.Errorf("%s: found %v", name, w.broken)
 		}
+	}
+}
+
+// begin has somebody begin with what it takes to be the log.
+func begin(w *World, all []kernel.Record) {
+	w.keeper.horizon = 1
+	v, _ := kernel.NewView(w.rules).Fold(all...)
+	if err := w.told.starts.began("somebody", v); err != nil {
+		w.fail(err)
 	}
 }
 
