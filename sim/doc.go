@@ -26,8 +26,11 @@
 // nothing more may happen. The same seed gives the same log, event by event.
 //
 //	go test ./sim -run TestSeeds -seed N -v     one seed, with its events
-//	go test ./sim -run TestSeeds -seed N -keep  what it shrinks to goes to testdata/seeds, to be played for ever
+//	go test ./sim -run TestSeeds -keep DIR      what failing seeds shrink to goes to DIR, one of each checker
 //	make sim SEEDS=n                            simulated hours per second, and what was exercised
+//
+// What was kept is played for ever once it lies in testdata/seeds, with lines
+// "# needs: " that say what has to happen in it, or it would test nothing.
 //
 // What it does not model: HTTP, encodings and rights of users; the network
 // between pods; containerd; a disk; how an apiserver notices that it is cut off;

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -25,11 +26,16 @@ var (
 	last  = flag.Int("last", 60, "how many of the last events of a failing world to show")
 	from  = flag.Uint64("from", 1, "the first seed")
 	tries = flag.Int("shrink", 150, "how many worlds may be played to make a failing one smaller")
-	keep  = flag.Bool("keep", false, "write what a failing seed shrinks to into testdata/seeds")
+	keep  = flag.String("keep", "", "a folder into which is written what failing seeds shrink to; empty: nothing is written")
 )
 
 // steps is how long each world has faults.
 const steps = 5000
+
+// maxExplained bounds how many failing seeds are shrunk and shown, one for each
+// checker: a soak of a night that finds two errors shall tell of both, and one in
+// which everything fails shall end.
+const maxExplained = 5
 
 // TestSeeds plays worlds. What fails is shrunk.
 func TestSeeds(t *testing.T) {
@@ -41,6 +47,7 @@ func TestSeeds(t *testing.T) {
 	counts := map[string]int{}
 	var simulated time.Duration
 	var total, failures int
+	explained := map[string]bool{} // by checker
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	began := time.Now()
@@ -52,19 +59,19 @@ func TestSeeds(t *testing.T) {
 			if err != nil {
 				failures++
 				t.Errorf("%v", err)
-				if failures == 1 {
+				if by := checkerOf(err); !explained[by] && len(explained) < maxExplained {
+					explained[by] = true
 					explain(t, s, err)
 				}
 				return nil
 			}
-			for what, n := range w.Counts() {
+			for what, n := range shown(w) {
 				counts[what] += n
 			}
 			if *seed > 0 {
 				tell(t, w)
 			}
 			for _, r := range w.Records() {
-				counts["event: "+r.Type]++
 				if r.Decision != nil {
 					counts["decided by "+r.Decision.Decider]++
 				}
@@ -93,10 +100,8 @@ func TestSeeds(t *testing.T) {
 			want = append(want, "decided by "+d.Name)
 		}
 	}
-	for _, what := range want {
-		if counts[what] == 0 {
-			t.Errorf("nothing was seen of: %s", what)
-		}
+	for _, what := range lacking(counts, want) {
+		t.Errorf("nothing was seen of: %s", what)
 	}
 }
 
@@ -127,17 +132,28 @@ func explain(t *testing.T, seed uint64, err error) {
 	})
 	w, err := Run(small)
 	tell(t, w)
+	by := checkerOf(err)
 	text, err := scenarioText(small, err)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("the smallest scenario that was found, of %d steps:\n%s", len(small.Steps), text)
 	t.Logf("again: go test ./sim -run TestSeeds -seed %d -v", seed)
-	if *keep {
-		if err := os.WriteFile(filepath.Join("testdata", "seeds", fmt.Sprintf("%d.txt", seed)), text, 0o644); err != nil {
-			t.Fatal(err)
-		}
+	if err := keepScenario(*keep, by, seed, text); err != nil {
+		t.Error(err)
 	}
+}
+
+// keepScenario writes a scenario into a folder, named after who found something
+// and the seed. Of several one does not overwrite the other.
+func keepScenario(dir, by string, seed uint64, text []byte) error {
+	if dir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d.txt", cmp.Or(by, "world"), seed)), text, 0o644)
 }
 
 // scenarioText is what is kept of a scenario, and of what was found.
@@ -168,7 +184,42 @@ func tell(t *testing.T, w *World) {
 	}
 }
 
-// TestKeptSeeds plays what once failed.
+// needsPrefix begins the lines of a kept scenario that say what it has to show.
+// When the model changes, a number may come to mean another step, and what once
+// failed would pass because it does not happen any more.
+const needsPrefix = "# needs: "
+
+// needs are what a kept scenario has to show: what a world counts, or
+// "event: " and a type.
+func needs(file string) ([]string, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for line := range strings.Lines(string(text)) {
+		if what, ok := strings.CutPrefix(strings.TrimSpace(line), needsPrefix); ok {
+			all = append(all, what)
+		}
+	}
+	return all, nil
+}
+
+// shown is how often what happened in a world, events by their types too.
+func shown(w *World) map[string]int {
+	counts := maps.Clone(w.Counts())
+	for _, r := range w.Records() {
+		counts["event: "+r.Type]++
+	}
+	return counts
+}
+
+// lacking is what is wanted and was not shown.
+func lacking(shown map[string]int, want []string) []string {
+	return slices.DeleteFunc(slices.Clone(want), func(what string) bool { return shown[what] > 0 })
+}
+
+// TestKeptSeeds plays what once failed, and sees that it still happens.
 func TestKeptSeeds(t *testing.T) {
 	files, err := filepath.Glob("testdata/seeds/*.txt")
 	if err != nil || len(files) == 0 {
@@ -181,10 +232,20 @@ func TestKeptSeeds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if w, err := Run(s); err != nil {
+			want, err := needs(file)
+			if err != nil || len(want) == 0 {
+				t.Fatalf("no line %q says what it has to show (%v)", needsPrefix, err)
+			}
+			w, err := Run(s)
+			if err != nil {
 				tell(t, w)
 				t.Error(err)
 			}
+			have := shown(w)
+			for _, what := range lacking(have, want) {
+				t.Errorf("it tests nothing any more, for it does not show: %s", what)
+			}
+			t.Logf("it shows: %s", strings.Join(slices.Sorted(maps.Keys(have)), ", "))
 		})
 	}
 }
@@ -207,7 +268,7 @@ func TestSameSeedSameLog(t *testing.T) {
 		}
 	}
 	if !bytes.Equal(logs[0], logs[1]) {
-		t.Error(cmp.Diff(string(logs[0]), string(logs[1])))
+		t.Error(gocmp.Diff(string(logs[0]), string(logs[1])))
 	}
 }
 
@@ -224,7 +285,7 @@ func TestScenarioText(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(s, again); d != "" {
+	if d := gocmp.Diff(s, again); d != "" {
 		t.Error(d)
 	}
 	if _, err := Parse(bytes.NewBufferString("dance 1\n")); err == nil {

@@ -294,20 +294,36 @@ func TestAFindingIsKept(t *testing.T) {
 		t.Fatal("nobody collects garbage, and nobody finds it")
 	}
 	small := Shrink(s, found, 12, play)
-	file := filepath.Join(t.TempDir(), "kept.txt")
+	dir := filepath.Join(t.TempDir(), "found")
 	text, err := scenarioText(small, found)
-	if err == nil {
-		err = os.WriteFile(file, text, 0o600)
-	}
-	if err != nil {
+	if err = errors.Join(err, keepScenario("", "nowhere", 2, text), keepScenario(dir, checkerOf(found), 2, text)); err != nil {
 		t.Fatal(err)
 	}
+	file := filepath.Join(dir, checkerOf(found)+"-2.txt")
 	read, err := readScenario(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if again := play(read); len(read.Steps) >= len(s.Steps) || !read.Unlimited || again == nil || checkerOf(again) != checkerOf(found) {
 		t.Errorf("of %d steps %d are left; first %v, then %v", len(s.Steps), len(read.Steps), found, again)
+	}
+}
+
+// TestNeeds: a kept scenario in which something does not happen any more says so.
+func TestNeeds(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "kept.txt")
+	if err := os.WriteFile(file, []byte("# seed 1: x\n# needs: conflict\n# needs: event: namespace.created\nseed 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want, err := needs(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(Scenario{Seed: 1}, DefaultDeciders())
+	w.populate()
+	if less := lacking(shown(w), want); len(want) != 2 || len(less) != 1 || less[0] != "conflict" {
+		t.Errorf("of %q it lacks %q", want, less)
 	}
 }
 
