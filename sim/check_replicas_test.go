@@ -14,21 +14,25 @@ import (
 	"github.com/rutterhq/rutter/kinds"
 )
 
-// onePodMore makes a pod too many whenever some are removed: they are fewer than
-// there once were, so that only who knows what matters by now can tell.
+// onePodMore makes a pod too many once a set that was scaled down has removed
+// what was: no more than there once were, so that only who knows what matters by
+// now can tell.
 func onePodMore(v *kernel.View, k kernel.Key, d kernel.Decision, _ time.Time) kernel.Decision {
 	rs, ok := kinds.ReplicaSets.Get(v, k.Namespace, k.Name)
-	if !ok {
+	if !ok || rs.DeletionTimestamp != nil {
 		return d
 	}
-	for _, c := range d.Changes {
-		if c.Object == nil && c.Key.Resource == kinds.Pods.Resource {
-			p := &corev1.Pod{ObjectMeta: *rs.Spec.Template.ObjectMeta.DeepCopy(), Spec: *rs.Spec.Template.Spec.DeepCopy()}
-			p.Namespace, p.Name = rs.Namespace, fmt.Sprintf("%s-more%d", rs.Name, v.Seq())
-			p.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(rs, kinds.ReplicaSets.GVK())}
-			d.Changes = append(d.Changes, kinds.Pods.Put(p, "", "one more"))
-			return d
+	active := int32(0)
+	for _, p := range kinds.Pods.List(v, k.Namespace) {
+		if metav1.IsControlledBy(p, rs) && p.DeletionTimestamp == nil && p.Status.Phase != corev1.PodFailed && p.Status.Phase != corev1.PodSucceeded {
+			active++
 		}
+	}
+	p := &corev1.Pod{ObjectMeta: *rs.Spec.Template.ObjectMeta.DeepCopy(), Spec: *rs.Spec.Template.Spec.DeepCopy()}
+	p.Namespace, p.Name = rs.Namespace, fmt.Sprintf("%s-more%d", rs.Name, rs.Generation)
+	p.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(rs, kinds.ReplicaSets.GVK())}
+	if active == *rs.Spec.Replicas && rs.Status.Replicas > active && v.Entry(kinds.Pods.Key(p.Namespace, p.Name)) == nil {
+		d.Changes = append(d.Changes, kinds.Pods.Put(p, "", "one more"))
 	}
 	return d
 }
