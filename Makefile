@@ -16,8 +16,8 @@ unit: ## needs nothing but Go
 test: unit e2e
 race:
 	CGO_ENABLED=1 go test -race ./events/... ./kernel/... ./kinds/... ./internal/... ./services/...
-sim:
-	go test ./sim -run TestSeeds -count=1 -timeout 0 -seeds $(SEEDS) -v
+sim: ## KEEP=/folder: where what failing seeds shrink to is written
+	go test ./sim -run TestSeeds -count=1 -timeout 0 -seeds $(SEEDS) -keep "$(KEEP)" -v
 e2e: tools build images ## real containers, networks and BPF: root only
 	@test "$$(id -u)" = 0 || { echo "make test needs root: it runs containers, network namespaces and BPF"; exit 1; }
 	go test -tags e2e -count=1 -p 1 -timeout 15m ./bpf/... ./services/nodeagent/... ./test/...
