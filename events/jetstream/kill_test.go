@@ -30,6 +30,10 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if arguments := os.Getenv(writerEnv); arguments != "" {
+		fmt.Fprintln(os.Stderr, "the writer that is to be killed:", writeUntilKilled(arguments))
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 
