@@ -94,9 +94,10 @@ func whole(ctx context.Context, t testing.TB, l events.Log) []events.Record {
 // load is many clients that read and write a few objects as fast as they can.
 type load struct {
 	history *history
-	readers []*reader // one per log
-	writers int       // per log
-	writes  int       // per writer
+	readers []*reader       // one per log
+	writers int             // per log
+	writes  int             // per writer
+	until   <-chan struct{} // closed: then they may end; nil: whenever they have written that
 	objects int
 	seed    uint64
 }
@@ -121,7 +122,7 @@ func (l *load) run(ctx context.Context, t testing.TB) {
 // again; now and then by what was true before, or in a hurry.
 func (l *load) write(ctx context.Context, t testing.TB, client int, r *reader) {
 	rnd := rand.New(rand.NewPCG(l.seed, uint64(client)))
-	for range l.writes {
+	for n := 0; n < l.writes || !l.mayEnd(); n++ {
 		name := fmt.Sprint("o", rnd.IntN(l.objects))
 		before, err := l.history.read(ctx, client, r, logtest.Record(name, 0).Key)
 		if err != nil {
@@ -145,6 +146,19 @@ func (l *load) write(ctx context.Context, t testing.TB, client int, r *reader) {
 		if unknown(err) && hurried.Err() == nil {
 			t.Errorf("client %d: append: %v", client, err)
 		}
+	}
+}
+
+// mayEnd tells whether what the load was to go on under is over.
+func (l *load) mayEnd() bool {
+	if l.until == nil {
+		return true
+	}
+	select {
+	case <-l.until:
+		return true
+	default:
+		return false
 	}
 }
 
