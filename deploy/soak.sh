@@ -12,7 +12,7 @@ run() {
 	three) go test -tags e2e -count=1 -timeout 3h ./test/r3 -run TestThreeServers -hour 1h -v ;;
 	seeds) GOGC=400 go test -count=1 -timeout 24h -run TestSeeds ./sim -seeds "${SEEDS:-10000}" -from "${FROM:-500000}" -keep "$PWD/bin/soak/seeds" -v ;;
 	powercut) go test -count=1 -timeout 60m ./events/jetstream -run 'TestPowerCut|TestKilled|TestWriterKilled' -cuts 1000 -kills 200 -v ;;
-	faults) go test -count=1 -timeout 4h -parallel 4 ./test/faults -seeds 200 -first 1000 -v ;;
+	faults) go test -count=1 -timeout 4h -parallel 4 ./test/faults -seeds 150 -first 1000 -v ;;
 	past)
 		go test -count=1 -timeout 2h -run ThePastOfALogOnDisk ./cmd/rutter -past 8000 -v &&
 			go test -count=1 -timeout 1h ./internal/history -run TestLongRecording -long 100000 -v
