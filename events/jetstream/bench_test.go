@@ -220,6 +220,64 @@ func BenchmarkLastThree(b *testing.B) {
 	})
 }
 
+// BenchmarkServerLost stops one of three servers and starts it again, -benchtime
+// times: how long it takes until an event is written, and until the last of eight
+// followers at another server has seen it. NATS runs their consumers at any.
+func BenchmarkServerLost(b *testing.B) {
+	c := newTrio(b)
+	c.startAll()
+	l, w := c.open(0), c.open(2)
+	const followers = 8
+	seen := make(chan events.Seq)
+	for range followers {
+		go func() {
+			for r, err := range l.Follow(b.Context(), 0) {
+				if err != nil {
+					return
+				}
+				select {
+				case seen <- r.Seq:
+				case <-b.Context().Done():
+					return
+				}
+			}
+		}()
+	}
+	write := func() (last events.Seq) {
+		for n := 0; ; n++ {
+			if seq, err := w.Append(b.Context(), logtest.Record(fmt.Sprintf("o%d-%d", b.N, n), 0)); err == nil {
+				return seq
+			} else if b.Context().Err() != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	await := func(want events.Seq) {
+		for n := 0; n < followers; {
+			if got := <-seen; got == want {
+				n++
+			}
+		}
+	}
+	await(write())
+	var wrote, saw []time.Duration
+	for b.Loop() {
+		c.stop(1)
+		begun := time.Now()
+		last := write()
+		wrote = append(wrote, time.Since(begun))
+		await(last)
+		saw = append(saw, time.Since(begun))
+		c.start(1)
+		c.waitCopy(1, StreamName, uint64(last))
+	}
+	slices.Sort(wrote)
+	slices.Sort(saw)
+	b.ReportMetric(wrote[len(wrote)/2].Seconds()*1e3, "ms-written-p50")
+	b.ReportMetric(saw[len(saw)/2].Seconds()*1e3, "ms-seen-p50")
+	b.ReportMetric(saw[len(saw)-1].Seconds()*1e3, "ms-seen-max")
+}
+
 var agedThree = flag.Int("agedthree", 10_000, "how many events BenchmarkAgedThree begins with")
 
 // BenchmarkAgedThree updates random ones of many objects by 16 writers, on three

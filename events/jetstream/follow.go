@@ -18,6 +18,11 @@ const (
 	// quiet is after how long without an event a follower asks whether there
 	// really is none.
 	quiet = 10 * time.Second
+	// quietOfThree is that on several servers, any of which may run the follower's
+	// consumer: if that one goes, nothing but silence tells. Each time in a row
+	// that there was something after all it waits twice as long, up to quiet:
+	// then it is not the consumer that is slow.
+	quietOfThree = 2 * time.Second
 	// retryPause is how long a reader waits before it asks a server again that
 	// could not answer.
 	retryPause = 50 * time.Millisecond
@@ -79,6 +84,15 @@ type follower struct {
 	at      events.Seq // the last that was yielded
 	yield   func(events.Record, error) bool
 	stopped bool // yield wants no more
+	vain    int  // consumers in a row that brought nothing
+}
+
+// patience is how long the next event may take until the follower asks.
+func (f *follower) patience() time.Duration {
+	if !f.log.several {
+		return quiet
+	}
+	return min(quiet, quietOfThree<<min(f.vain, 8))
 }
 
 // run follows by one consumer over one connection until either fails or is no
@@ -110,7 +124,7 @@ func (f *follower) run(ctx context.Context) error {
 		return errDisconnected
 	}
 	for {
-		m, err := ms.Next(js.NextMaxWait(quiet))
+		m, err := ms.Next(js.NextMaxWait(f.patience()))
 		if errors.Is(err, nats.ErrTimeout) {
 			// The watchdog: a log that has more than we were given, or less.
 			last, err := f.log.readState(ctx)
@@ -119,6 +133,7 @@ func (f *follower) run(ctx context.Context) error {
 			}
 			f.log.passed(ctx, events.Record{})
 			if last != f.at {
+				f.vain++
 				return fmt.Errorf("the log is at %d, and nothing came", last)
 			}
 			continue
@@ -146,7 +161,7 @@ func (f *follower) run(ctx context.Context) error {
 		if f.stopped = !f.yield(r, nil); f.stopped {
 			return nil
 		}
-		f.at = r.Seq
+		f.at, f.vain = r.Seq, 0
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
