@@ -5,25 +5,25 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CGO_ENABLED=0 GOFLAGS="-buildvcs=false -trimpath"
-parts=(three seeds powercut faults past history replay jumping slow three-jumping full)
+parts=(three seeds replay powercut faults three-jumping past jumping history slow full)
 
 run() {
 	case $1 in
 	three) go test -tags e2e -count=1 -timeout 3h ./test/r3 -run TestThreeServers -hour 1h -v ;;
 	seeds) GOGC=400 go test -count=1 -timeout 24h -run TestSeeds ./sim -seeds "${SEEDS:-10000}" -from "${FROM:-500000}" -keep "$PWD/bin/soak/seeds" -v ;;
 	powercut) go test -count=1 -timeout 60m ./events/jetstream -run 'TestPowerCut|TestKilled|TestWriterKilled' -cuts 1000 -kills 200 -v ;;
-	faults) go test -count=1 -timeout 4h -parallel 4 ./test/faults -seeds 150 -first 1000 -v ;;
+	faults) go test -count=1 -timeout 4h -parallel 4 ./test/faults -seeds 60 -first 1000 -v ;;
 	past)
-		go test -count=1 -timeout 2h -run ThePastOfALogOnDisk ./cmd/rutter -past 8000 -v &&
+		go test -count=1 -timeout 2h -run ThePastOfALogOnDisk ./cmd/rutter -past 4000 -v &&
 			go test -count=1 -timeout 1h ./internal/history -run TestLongRecording -long 100000 -v
 		;;
-	history) go test -count=20 -timeout 2h ./events/memory ./events/jetstream -run 'TestLog/History' ;;
+	history) go test -count=5 -timeout 2h ./events/memory ./events/jetstream -run 'TestLog/History' ;;
 	replay) deploy/replay.sh 1000 ;;
 	jumping)
-		RUTTER_TEST_CLOCK=jumps go test -overlay "$clock" -vet=off -count=1 -timeout 2h -parallel 4 ./test/faults -seeds 40 -first 3000 -v &&
+		RUTTER_TEST_CLOCK=jumps go test -overlay "$clock" -vet=off -count=1 -timeout 2h -parallel 4 ./test/faults -seeds 20 -first 3000 -v &&
 			go test -overlay "$clock" -vet=off -count=1 -timeout 30m ./events/jetstream -run 'TestLog$|TestHold|TestPurgeWaits|TestASilent|TestLostAnswers'
 		;;
-	slow) go test -count=1 -timeout 30m ./events/jetstream -run TestSlowDisk -slowseeds 5 -slowfirst 100 -slowmost 3s -slowstill 15s -v ;;
+	slow) go test -count=1 -timeout 30m ./events/jetstream -run TestSlowDisk -slowseeds 3 -slowfirst 100 -slowmost 3s -slowstill 15s -v ;;
 	three-jumping)
 		go build -overlay "$clock" -o bin/rutter-jumping ./cmd/rutter &&
 			RUTTER_TEST_RUTTER=$PWD/bin/rutter-jumping go test -tags e2e -count=1 -timeout 30m ./test/r3 -run TestThreeServers -jumps -v
