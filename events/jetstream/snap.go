@@ -166,7 +166,7 @@ func (l *Log) save(ctx context.Context, at events.Seq, state iter.Seq[events.Rec
 		return err
 	}
 	back, err := l.load(ctx, s)
-	for errors.Is(err, js.ErrObjectNotFound) && wait(ctx, retryPause) == nil {
+	for (errors.Is(err, js.ErrObjectNotFound) || errors.Is(err, errParts)) && wait(ctx, retryPause) == nil {
 		back, err = l.load(ctx, s) // of three servers one answered that does not have it yet
 	}
 	if err != nil {
@@ -200,11 +200,59 @@ func (l *Log) load(ctx context.Context, s saved) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
 	defer l.whenLost(cancel)()
-	data, err := store.GetBytes(ctx, objectName(stateObject, s.Seq))
+	data, err := l.readObject(ctx, store, objectName(stateObject, s.Seq))
 	if err != nil {
 		return nil, fmt.Errorf("the state at %d: %w", s.Seq, err)
 	}
 	return data, s.verify(data)
+}
+
+// errParts says that an object's parts are not all there: of three servers one
+// may have answered that does not have them yet.
+var errParts = errors.New("parts are missing")
+
+// readObject reads an object from the messages that it was cut into. The
+// store's own reader waits for the next of them until its context's deadline,
+// also when the context ended before, or the connection.
+func (l *Log) readObject(ctx context.Context, store js.ObjectStore, name string) ([]byte, error) {
+	info, err := store.GetInfo(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	ask, done := l.question(ctx)
+	defer done()
+	stream, err := l.past.api.Stream(ask, snapStream)
+	if err != nil {
+		return nil, err
+	}
+	r := ranger{log: l, stream: stream, subject: snapChunks + info.NUID}
+	c, pending, err := r.consumer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer l.forgetConsumer(ctx, stream, c)
+	ms, err := c.Messages(ahead)
+	if err != nil {
+		return nil, fmt.Errorf("consumer: %w", err)
+	}
+	defer ms.Stop()
+	defer context.AfterFunc(ctx, ms.Stop)()
+	data := make([]byte, 0, min(info.Size, 1<<30)) // what it says of itself may be wrong
+	for n := range info.Chunks {
+		if pending == 0 {
+			return nil, fmt.Errorf("it has %d of %d: %w: %w", n, info.Chunks, errParts, errUnreadable)
+		}
+		m, err := ms.Next(js.NextMaxWait(quiet))
+		if err != nil {
+			return nil, fmt.Errorf("part %d: %w", n, errors.Join(ctx.Err(), err))
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errUnreadable, err)
+		}
+		data, pending = append(data, m.Data()...), meta.NumPending
+	}
+	return data, nil
 }
 
 // verify is an error if a state is not what its manifest says.
@@ -248,7 +296,7 @@ func (l *Log) Snapshot(ctx context.Context, at events.Seq) (events.Seq, iter.Seq
 		if err == nil {
 			return s.Seq, decodeState(data), nil
 		}
-		if ctx.Err() != nil || l.nc.IsClosed() {
+		if !errors.Is(err, errUnreadable) && !errors.Is(err, js.ErrObjectNotFound) { // it may be there when there is a connection
 			return 0, nil, err
 		}
 		gone = errors.Join(gone, err)

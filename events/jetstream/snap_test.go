@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -21,11 +22,11 @@ type lagging struct {
 	lacks, silent atomic.Int32 // answers that are still to be like that
 }
 
-func (s *lagging) GetBytes(ctx context.Context, name string, o ...js.GetObjectOpt) ([]byte, error) {
+func (s *lagging) GetInfo(ctx context.Context, name string, o ...js.GetObjectInfoOpt) (*js.ObjectInfo, error) {
 	if s.lacks.Add(-1) >= 0 {
 		return nil, js.ErrObjectNotFound
 	}
-	return s.ObjectStore.GetBytes(ctx, name, o...)
+	return s.ObjectStore.GetInfo(ctx, name, o...)
 }
 
 func (s *lagging) List(ctx context.Context, o ...js.ListObjectsOpt) ([]*js.ObjectInfo, error) {
@@ -71,4 +72,63 @@ func TestStatesOfServersThatLag(t *testing.T) {
 	}) {
 		t.Errorf("%d objects are read back of %d, or others", len(got), len(state))
 	}
+}
+
+// TestLoadEndsWithItsContext stops the server's answers in the middle of a state
+// that is read, and then the reader: it does not wait for what does not come.
+func TestLoadEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	ctx := logtest.Context(t)
+	s := startServer(t, ServerConfig{Listen: "127.0.0.1:0"})
+	owner := openIn(t, s)
+	noise, state := rand.NewChaCha8([32]byte{}), events.State{}
+	for i := range 48 {
+		r := logtest.Record(fmt.Sprintf("o%d", i), 0)
+		body := make([]byte, 400<<10)
+		_, _ = noise.Read(body)
+		r.Body = fmt.Appendf(nil, `{"data":"%x"}`, body)
+		seq, err := owner.Append(ctx, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Seq = seq
+		state.Fold(r)
+	}
+	if err := owner.Save(ctx, 48, slices.Values(state.Records())); err != nil {
+		t.Fatal(err)
+	}
+	p := newProxy(t, s.URL())
+	l := dial(t, s, "nats://"+p.listener.Addr().String(), Options{})
+	saved, err := l.listSaved(ctx)
+	if err != nil || len(saved) != 1 {
+		t.Fatal(saved, err)
+	}
+	for range 20 { // at times it has read all before it is stopped
+		reading, stop := context.WithCancel(ctx)
+		done, had := make(chan error, 1), l.nc.Stats().InBytes
+		go func() {
+			_, err := l.load(reading, saved[0])
+			done <- err
+		}()
+		for l.nc.Stats().InBytes < had+4<<20 {
+			runtime.Gosched()
+		}
+		p.deafClient.Store(true)
+		select {
+		case err = <-done:
+		case <-p.lostToUser:
+			stop()
+			select {
+			case err = <-done:
+			case <-ctx.Done():
+				t.Fatal("who reads a state waits on when it is to end")
+			}
+		}
+		stop()
+		p.deafClient.Store(false)
+		if err != nil {
+			return
+		}
+	}
+	t.Fatal("each time the whole state was read: the test is not what it says")
 }
