@@ -29,6 +29,10 @@ var (
 	keep  = flag.String("keep", "", "a folder into which is written what failing seeds shrink to; empty: nothing is written")
 )
 
+// progress is after how many seeds TestSeeds says how far it is: with -v that is
+// seen at once.
+const progress = 500
+
 // steps is how long each world has faults.
 const steps = 5000
 
@@ -46,7 +50,7 @@ func TestSeeds(t *testing.T) {
 	var mu sync.Mutex // protects the following
 	counts := map[string]int{}
 	var simulated time.Duration
-	var total, failures int
+	var total, played, failures int
 	explained := map[string]bool{} // by checker
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
@@ -78,6 +82,9 @@ func TestSeeds(t *testing.T) {
 			}
 			total += len(w.Records())
 			simulated += w.Simulated()
+			if played++; played%progress == 0 {
+				t.Logf("%d of %d seeds after %.0f s; %d events, %d acknowledged writes", played, end-first+1, time.Since(began).Seconds(), total, counts["acknowledged write"])
+			}
 			return nil
 		})
 	}
