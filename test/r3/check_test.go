@@ -87,6 +87,7 @@ func (c *control) stores(visit func(events.Record)) events.Seq {
 			})
 		}
 	}
+	c.agree()
 	for i := range c.process { // all at once: what one does because another one leaves is no longer in question
 		c.must(c.process[i].Process.Signal(syscall.SIGTERM))
 	}
@@ -102,6 +103,32 @@ func (c *control) stores(visit func(events.Record)) events.Seq {
 		c.t.Logf("on disk: %s", own)
 	}
 	return end
+}
+
+// agree fails if a server has found that what the three folded, or have on their
+// disks, is not the same: they compare both while they run.
+func (c *control) agree() {
+	c.t.Helper()
+	for i := range c.machine {
+		_, b := c.load.ask(c.t.Context(), c.load.client(i), i, http.MethodGet, "/metrics", nil)
+		said := 0
+		for line := range strings.Lines(string(b)) {
+			line = strings.TrimSpace(line)
+			if strings.HasPrefix(line, "rutter_state_compared_seq ") {
+				c.t.Logf("s%d since its last start: %s", i+1, line)
+			}
+			for _, name := range []string{"rutter_state_differs_total", "rutter_store_differs_total"} {
+				if strings.HasPrefix(line, name+"{") {
+					if said++; !strings.HasSuffix(line, " 0") {
+						c.t.Errorf("s%d: %s", i+1, line)
+					}
+				}
+			}
+		}
+		if said != 2 {
+			c.t.Errorf("s%d does not say whether the three agree:\n%s", i+1, b)
+		}
+	}
 }
 
 // metric asks a server for a number that it says of a stream.
