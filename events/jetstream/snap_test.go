@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	js "github.com/nats-io/nats.go/jetstream"
 
@@ -117,6 +118,15 @@ func TestLoadEndsWithItsContext(t *testing.T) {
 		select {
 		case err = <-done:
 		case <-p.lostToUser:
+			// What has come already is to be read first: then the reader waits.
+			for still, was := 0, uint64(0); still < 20; still++ {
+				if has := l.nc.Stats().InBytes; has != was {
+					still, was = 0, has
+				}
+				if err := wait(ctx, 20*time.Millisecond); err != nil {
+					t.Fatal(err)
+				}
+			}
 			stop()
 			select {
 			case err = <-done:
