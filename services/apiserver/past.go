@@ -237,9 +237,15 @@ func (p *past) run(ctx context.Context) error {
 	}
 }
 
-// viewAt returns the View as it was at seq.
+// viewAt returns the View as it was at seq. A server that is left alone follows
+// the log no more, and may have the end of it only in its copy of the past.
 func (s *Server) viewAt(ctx context.Context, seq kernel.Seq) (*kernel.View, error) {
 	v, err := s.viewAfter(ctx, seq)
+	if apierrors.IsTimeout(err) {
+		if w, werr := s.past.history.Window(ctx); werr == nil && w.Last >= seq {
+			return s.past.at(ctx, seq)
+		}
+	}
 	if err != nil || v.Seq() == seq {
 		return v, err
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -421,4 +422,50 @@ func TestBeforeTheWindow(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &changes); err != nil || len(changes) != 1 || changes[0].Changes[0].String() != `+ data.a: "b"` {
 		t.Errorf("diff: %v %s", err, out)
 	}
+}
+
+// silent is a log of which nothing new is told from some moment on.
+type silent struct {
+	*memory.Log
+	from atomic.Bool
+}
+
+func (l *silent) Follow(ctx context.Context, after events.Seq) iter.Seq2[events.Record, error] {
+	return func(yield func(events.Record, error) bool) {
+		for r, err := range l.Log.Follow(ctx, after) {
+			if l.from.Load() {
+				<-ctx.Done()
+				yield(events.Record{}, ctx.Err())
+				return
+			}
+			if !yield(r, err) {
+				return
+			}
+		}
+	}
+}
+
+// TestThePastThatWasNotFollowed: a server that can follow the log no more still
+// lists what was there at the end of the history that it can read.
+func TestThePastThatWasNotFollowed(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	plain := c.log.(*memory.Log)
+	deaf := &silent{Log: plain}
+	c.log = deaf
+	a := c.start()
+	c.log = plain
+	b := c.start()
+	deaf.from.Store(true)
+	b.want(201, "POST", configMaps, `{"metadata":{"name":"last"}}`)
+	end := c.mark()
+	list := a.want(200, "GET", configMaps+"?resourceVersionMatch=Exact&resourceVersion="+end, "")
+	if got := fmt.Sprint(list); !strings.Contains(got, "name:last") {
+		t.Errorf("at %s there is no ConfigMap of that moment: %s", end, got)
+	}
+	past, err := parseVersion(end)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.want(504, "GET", fmt.Sprintf("%s?resourceVersionMatch=Exact&resourceVersion=%d", configMaps, past+1000), "")
 }
