@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: deploy/soak.sh [PART…]   as root; two hours. The long forms of what make test holds; figures in docs/reliability.md.
+# usage: deploy/soak.sh [PART…]   as root; two to three hours. The long forms of what make test holds; figures in docs/reliability.md.
 # Two parts at a time, the longest first: all of them, or those that are named. bin/soak/PART.log has what each of them printed;
 # shown is a line for each as it ends, and the figures at its end. One that fails ends no other, but makes this fail.
 set -euo pipefail

@@ -46,7 +46,7 @@ type Keeper struct {
 	saved   kernel.Seq // the newest state that is kept, as far as is known
 	savedAt time.Time
 	horizon kernel.Seq // that the log has forgotten what is before, as far as it could
-	first   kernel.Seq // where the log began after that
+	first   kernel.Seq // where the log began when it was asked last; 0: it was not
 	asked   time.Time  // when it was asked to forget last
 	tended  time.Time
 	marks   []mark
@@ -212,9 +212,10 @@ func (k *Keeper) forget(ctx context.Context, now time.Time, pressed bool) error 
 	if err != nil {
 		return err
 	}
-	if first > max(1, k.first) || first >= h { // else it was put off: not all who write know of h yet
-		k.horizon, k.first = h, first
+	if first >= h || k.first > 0 && first > k.first { // else it was put off: not all who write know of h yet
+		k.horizon = h
 	}
+	k.first = first
 	return nil
 }
 

@@ -302,6 +302,25 @@ func TestKeeperAsksAgain(t *testing.T) {
 	if log.asked != 3 {
 		t.Errorf("asked %d times, want 3", log.asked)
 	}
+	// Nor does who begins on a log that was purged take that for its own purge.
+	for i := range 20 {
+		r := logtest.Record(fmt.Sprintf("late-%d", i), 0)
+		r.Seen = mirror.View().Seq()
+		if _, err := log.Append(ctx, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look()
+	now = now.Add(20 * time.Minute)
+	look() // the fourth: put off
+	before, log.asked = log.first, 5
+	k = history.DefaultKeeper(log, mirror, nil)
+	look() // the sixth: put off
+	now = now.Add(time.Minute)
+	look()
+	if log.first <= before {
+		t.Errorf("the log begins at %d still, to a keeper that has just begun", log.first)
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
