@@ -65,7 +65,7 @@ func (r *recorder) sync(f *os.File, folder bool) error {
 		if err := r.keep(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), ino); err != nil {
 			return err
 		}
-		line = fmt.Sprintf("S %d\t%d", ino, info.Size())
+		line = fmt.Sprintf("S %d\t%d\t%s", ino, info.Size(), f.Name())
 	}
 	time.Sleep(r.delay()) // a disk takes its time, and much happens meanwhile
 	if serial == r.dieAt {
@@ -110,7 +110,11 @@ func listEntries(dir string) (map[string]uint64, error) {
 type platter struct {
 	store   string
 	shadow  string
-	lengths map[uint64]int64             // of files, by inode
+	lengths map[uint64]int64 // of files, by inode
+	// longest is of all files that had a name, in turn. The server replaces a
+	// block of keys by one without a key that is as long, which it syncs
+	// before: of that the recorder may have seen no more than its name.
+	longest map[string]int64
 	folders map[string]map[string]uint64 // their entries
 	serials map[string]uint64            // of the sync that made a folder's entries durable
 
@@ -120,7 +124,7 @@ type platter struct {
 // newPlatter takes all of a store to be on disk, as it is after a power cut.
 func newPlatter(t *testing.T, store string) *platter {
 	t.Helper()
-	p := &platter{store: store, shadow: store + ".shadow", lengths: map[uint64]int64{}, folders: map[string]map[string]uint64{}, serials: map[string]uint64{}}
+	p := &platter{store: store, shadow: store + ".shadow", lengths: map[uint64]int64{}, longest: map[string]int64{}, folders: map[string]map[string]uint64{}, serials: map[string]uint64{}}
 	if err := os.MkdirAll(p.shadow, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +141,7 @@ func newPlatter(t *testing.T, store string) *platter {
 		if err != nil {
 			return err
 		}
-		p.lengths[inode(info)] = info.Size()
+		p.lengths[inode(info)], p.longest[path] = info.Size(), info.Size()
 		return r.keep(path, inode(info))
 	})
 	if err != nil {
@@ -155,6 +159,7 @@ func (p *platter) synced(line string) bool {
 		ino, _ := strconv.ParseUint(fields[0], 10, 64)
 		size, _ := strconv.ParseInt(fields[1], 10, 64)
 		p.lengths[ino] = max(p.lengths[ino], size)
+		p.longest[fields[2]] = max(p.longest[fields[2]], size)
 	case "D":
 		serial, _ := strconv.ParseUint(fields[1], 10, 64)
 		if serial < p.serials[fields[0]] {
@@ -163,7 +168,11 @@ func (p *platter) synced(line string) bool {
 		p.serials[fields[0]] = serial
 		entries := map[string]uint64{}
 		for i := 2; i+1 < len(fields); i += 2 {
-			entries[fields[i]], _ = strconv.ParseUint(fields[i+1], 10, 64)
+			ino, _ := strconv.ParseUint(fields[i+1], 10, 64)
+			entries[fields[i]] = ino
+			if path := filepath.Join(fields[0], fields[i]); keysFolder(fields[0]) {
+				p.lengths[ino] = max(p.lengths[ino], p.longest[path])
+			}
 		}
 		p.folders[fields[0]] = entries
 	default:
@@ -226,10 +235,8 @@ func (c *cutter) folder(from, to string) error {
 			err = c.folder(filepath.Join(from, name), filepath.Join(to, name))
 		} else {
 			least := int64(0)
-			if keysFolder(from) {
-				// The server replaces a block of keys by one that is as long
-				// and without the key, which it syncs before.
-				least = c.lengths[durable[name]]
+			if path := filepath.Join(from, name); keysFolder(from) && source == path {
+				least = c.longest[path]
 			}
 			err = c.file(source, filepath.Join(to, name), ino, least)
 		}
