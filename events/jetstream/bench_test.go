@@ -334,3 +334,41 @@ func BenchmarkAgedThree(b *testing.B) {
 	c.waitCopy(2, StreamName, uint64(last))
 	b.ReportMetric(time.Since(begun).Seconds(), "restart-s")
 }
+
+// BenchmarkLeaderLost stops the one of three servers that leads the log, and
+// starts it again, -benchtime times: how long it takes until an event is
+// written, and until the past has it, too.
+func BenchmarkLeaderLost(b *testing.B) {
+	c := newTrio(b)
+	c.startAll()
+	logs := [3]*Log{}
+	for i := range logs {
+		logs[i] = c.open(i)
+	}
+	var wrote, kept []time.Duration
+	for n := 0; b.Loop(); n++ {
+		leader := c.leader(StreamName)
+		c.leader(HistName)
+		at := (leader + 1) % 3
+		c.stop(leader)
+		begun := time.Now()
+		last := events.Seq(0)
+		for last == 0 {
+			last, _ = logs[at].Append(b.Context(), logtest.Record(fmt.Sprintf("o%d-%d", n, time.Since(begun)), 0))
+			if b.Context().Err() != nil {
+				b.Fatal("it did not take a write again")
+			}
+		}
+		wrote = append(wrote, time.Since(begun))
+		c.waitCopy(at, HistName, uint64(last))
+		kept = append(kept, time.Since(begun))
+		c.start(leader)
+		logs[leader] = c.open(leader)
+		c.waitCopy(leader, HistName, uint64(last))
+	}
+	for what, all := range map[string][]time.Duration{"written": wrote, "past": kept} {
+		slices.Sort(all)
+		b.ReportMetric(all[len(all)/2].Seconds(), "s-"+what+"-p50")
+		b.ReportMetric(all[len(all)-1].Seconds(), "s-"+what+"-max")
+	}
+}

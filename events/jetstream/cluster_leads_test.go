@@ -20,27 +20,6 @@ func TestOneLeads(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	leader := func(stream string) int {
-		for {
-			var all []int
-			for i, s := range c.servers {
-				if s == nil {
-					continue
-				}
-				for _, own := range s.OwnCopies() {
-					if own.Stream == stream && own.Leads {
-						all = append(all, i)
-					}
-				}
-			}
-			if len(all) == 1 {
-				return all[0]
-			}
-			if err := wait(ctx, retryPause); err != nil {
-				t.Fatalf("%v lead %s", all, stream)
-			}
-		}
-	}
 	for i := range c.servers {
 		c.waitCopy(i, StreamName, uint64(last))
 		for _, own := range c.servers[i].OwnCopies() {
@@ -49,11 +28,11 @@ func TestOneLeads(t *testing.T) {
 			}
 		}
 	}
-	leader(MetaName)
-	first := leader(StreamName)
+	c.leader(MetaName)
+	first := c.leader(StreamName)
 	c.stop(first)
-	if next := leader(StreamName); next == first {
+	if next := c.leader(StreamName); next == first {
 		t.Errorf("s%d leads, which was stopped", next+1)
 	}
-	leader(MetaName)
+	c.leader(MetaName)
 }

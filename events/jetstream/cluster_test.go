@@ -139,6 +139,30 @@ func (c *trio) waitCopy(i int, stream string, want uint64) {
 	}
 }
 
+// leader waits until one server leads a stream, and returns which.
+func (c *trio) leader(stream string) int {
+	c.t.Helper()
+	for ctx := logtest.Context(c.t); ; {
+		var all []int
+		for i, s := range c.servers {
+			if s == nil {
+				continue
+			}
+			for _, own := range s.OwnCopies() {
+				if own.Stream == stream && own.Leads {
+					all = append(all, i)
+				}
+			}
+		}
+		if len(all) == 1 {
+			return all[0]
+		}
+		if err := wait(ctx, retryPause); err != nil {
+			c.t.Fatalf("%v lead %s", all, stream)
+		}
+	}
+}
+
 // startAll starts all three, which settle at once: one after the other they
 // would wait for each other.
 func (c *trio) startAll() {

@@ -189,6 +189,7 @@ func start(c ServerConfig, lock *os.File) (*Server, error) {
 	s.running.Go(func() { commits.watch(lock) })
 	if c.Cluster != nil {
 		s.running.Go(s.compactKeys)
+		s.running.Go(s.tendMirror)
 	}
 	return s, nil
 }
