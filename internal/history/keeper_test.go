@@ -204,16 +204,7 @@ func TestKeeperUnderPressure(t *testing.T) {
 	look := func(used int64, first kernel.Seq) {
 		t.Helper()
 		log.used = used
-		last, err := log.Last(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := mirror.At(ctx, last); err != nil {
-			t.Fatal(err)
-		}
-		if err := k.Look(ctx, now); err != nil {
-			t.Fatal(err)
-		}
+		lookAt(ctx, t, k, log, mirror, now)
 		if _, err := log.After(first - 1); err != nil {
 			t.Errorf("with %d used the log does not hold event %d: %v", used, first, err)
 		}
@@ -228,6 +219,21 @@ func TestKeeperUnderPressure(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// lookAt has a keeper look once the mirror has all of its log.
+func lookAt(ctx context.Context, t *testing.T, k *history.Keeper, log events.Log, mirror *kernel.Mirror, now time.Time) {
+	t.Helper()
+	last, err := log.Last(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := mirror.At(ctx, last); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Look(ctx, now); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -263,16 +269,7 @@ func TestKeeperAsksAgain(t *testing.T) {
 	now := time.Unix(1_790_000_000, 0)
 	look := func() {
 		t.Helper()
-		last, err := log.Last(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := mirror.At(ctx, last); err != nil {
-			t.Fatal(err)
-		}
-		if err := k.Look(ctx, now); err != nil {
-			t.Fatal(err)
-		}
+		lookAt(ctx, t, k, log, mirror, now)
 	}
 	for round := range 2 { // the first purge is done, the second is put off
 		for i := range 20 {
