@@ -19,7 +19,7 @@ printf '%s, %s CPUs, Linux %s, %s\n' "$(sed -n 's/^model name.*: //p' /proc/cpui
 if wanted log; then
   step "log: durable append (commits grouped) by 1, 16 and 64 writers, goal: 10,000 / 19,000 per s with 16 / 64; JetStream's own publish (sync always), both on three servers, and majority reads"
   gobench -bench 'Append|Publish|LastThree|Wake' -benchtime 3000x ./events/jetstream
-  gobench -bench ServerLost -benchtime 6x ./events/jetstream
+  gobench -bench 'ServerLost|LeaderLost' -benchtime 6x ./events/jetstream
   gobench -bench Replay ./events/jetstream
   step "an object, and a watch's start, at a random position of the past"
   gobench -bench Past -benchtime 40x ./cmd/rutter
