@@ -71,6 +71,7 @@ func (l *Log) Append(ctx context.Context, r events.Record) (events.Seq, error) {
 	if err := l.commit(ctx, seq); err != nil {
 		return 0, fmt.Errorf("append %s: it is not known whether event %d is durable: %w", r.Key, seq, err)
 	}
+	raise(&l.known, uint64(seq))
 	return seq, nil
 }
 
@@ -86,10 +87,10 @@ func (l *Log) append(ctx context.Context, r events.Record) (events.Seq, error) {
 		case err == nil:
 			continue
 		case l.nc.IsClosed():
-			return 0, givenUp(w.sent, nats.ErrConnectionClosed)
+			return 0, givenUp(w.sent || w.refusals > 0, nats.ErrConnectionClosed)
 		}
 		if werr := wait(ctx, pause); werr != nil {
-			return 0, givenUp(w.sent, errors.Join(werr, err))
+			return 0, givenUp(w.sent || w.refusals > 0, errors.Join(werr, err))
 		}
 	}
 }
@@ -101,6 +102,8 @@ type writing struct {
 	m    *nats.Msg
 	sent bool       // an earlier copy may have been stored, or may yet be
 	tomb events.Seq // the object's last event, which is a forgotten tombstone
+	// refusals is how often it was refused so that it may be written all the same
+	refusals int
 }
 
 // try sends the write once, and finds out what became of it. again says that
@@ -122,7 +125,7 @@ func (w *writing) try(ctx context.Context) (seq events.Seq, again bool, err erro
 	case errors.Is(lost, nats.ErrMaxPayload):
 		return 0, false, givenUp(w.sent, fmt.Errorf("%w: %w", lost, events.ErrTooLarge))
 	case lost == nil && !isConflict(a) && !w.sent:
-		return 0, false, refusal(a)
+		return w.refused(ctx, refusal(a))
 	case lost != nil && !errors.Is(lost, errUnsent):
 		w.sent = true
 	}
@@ -149,6 +152,9 @@ func (w *writing) try(ctx context.Context) (seq events.Seq, again bool, err erro
 		return 0, true, errors.New(a.Error.Description)
 	}
 	w.tomb, err = w.expectElse(ctx, w.r, expect, a)
+	if w.several && errors.Is(err, events.ErrConflict) {
+		return w.contested(ctx, expect, err)
+	}
 	return 0, err == nil, err
 }
 

@@ -121,9 +121,17 @@ func notNow(err error) bool {
 	if errors.Is(err, errAwaited) {
 		return true
 	}
+	code := 0
 	var ae *js.APIError
-	if errors.As(err, &ae) {
-		return ae.ErrorCode == codeNoPeers || ae.ErrorCode == codeUnavailable || ae.ErrorCode == codeNoLeader
+	var old *nats.APIError // of the client's older package, which the store of states goes through
+	switch {
+	case errors.As(err, &ae):
+		code = int(ae.ErrorCode)
+	case errors.As(err, &old):
+		code = int(old.ErrorCode)
+	}
+	if code != 0 {
+		return code == codeNoPeers || code == codeUnavailable || code == codeNoLeader
 	}
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) ||
 		errors.Is(err, js.ErrNoStreamResponse)

@@ -157,6 +157,7 @@ func (f *follower) run(ctx context.Context) error {
 		if err := f.log.commit(ctx, r.Seq); err != nil {
 			return err
 		}
+		raise(&f.log.known, uint64(r.Seq))
 		f.log.passed(ctx, r)
 		if f.stopped = !f.yield(r, nil); f.stopped {
 			return nil

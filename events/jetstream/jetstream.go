@@ -61,6 +61,7 @@ type Log struct {
 	ackWait time.Duration
 	slots   chan struct{} // one for every Append on its way
 	first   atomic.Uint64 // a Seq that is not above the stream's first one
+	known   atomic.Uint64 // the newest Seq that this process was told of
 	last    *lastIndex
 	server  *Server    // that this process runs and nc leads to, or nil
 	commits *committer // the server's, if nobody outside this process writes; else nil

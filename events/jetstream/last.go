@@ -34,6 +34,10 @@ func (l *Log) Last(ctx context.Context) (events.Seq, error) {
 	return s, nil
 }
 
+// errStale says that who answered has an older log than this process has seen:
+// it led, was cut off from the others, and has not noticed yet.
+var errStale = errors.New("a server answered that no longer leads")
+
 // readLast asks until the server can answer.
 func (l *Log) readLast(ctx context.Context) (events.Seq, error) {
 	for {
@@ -42,7 +46,14 @@ func (l *Log) readLast(ctx context.Context) (events.Seq, error) {
 		if err == nil {
 			s, err = l.readState(ctx)
 		}
-		if err == nil || ctx.Err() != nil || l.nc.IsClosed() || errors.Is(err, js.ErrStreamNotFound) {
+		if err == nil && l.several && uint64(s) < l.known.Load() {
+			err = errStale
+		}
+		if err == nil {
+			raise(&l.known, uint64(s))
+			return s, nil
+		}
+		if ctx.Err() != nil || l.nc.IsClosed() || errors.Is(err, js.ErrStreamNotFound) {
 			return s, err
 		}
 		if werr := wait(ctx, retryPause); werr != nil {
