@@ -50,8 +50,9 @@ type presence struct {
 	// since is from when on it is held against a node that it gives no sign.
 	since map[string]time.Time
 	lease map[string]kernel.Seq
-	// peer is when another apiserver last said anything; zero: there never was one.
-	peer time.Time
+	// peer is when another apiserver last said anything; zero: there never was
+	// one, as far as is known since this one began.
+	peer, began time.Time
 	// alone: none has said anything for long, yet the log answers.
 	alone bool
 	// away is closed while this apiserver is cut off from the log and the others.
@@ -76,7 +77,7 @@ func (s sign) silent(now time.Time) bool {
 
 func newPresence(s *Server) *presence {
 	return &presence{s: s, self: s.out.ID(), open: map[string]int{}, signs: map[string]sign{}, since: map[string]time.Time{},
-		lease: map[string]kernel.Seq{}, away: make(chan struct{})}
+		lease: map[string]kernel.Seq{}, began: s.out.Steady(), away: make(chan struct{})}
 }
 
 // enter notes that a node has a stream, until the function is called.

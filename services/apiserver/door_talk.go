@@ -155,13 +155,18 @@ func (p *presence) lonely(now time.Time) bool {
 func (p *presence) conclude(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.noteCut(err != nil)
+	p.noteCut(err != nil && !p.peer.IsZero()) // who knows of no others keeps its nodes
 	p.alone = err == nil && p.lonelyAt(p.s.out.Steady())
 }
 
-// lonelyAt is lonely for who holds the lock.
+// lonelyAt is lonely for who holds the lock. Who has just begun, and was cut off
+// before it heard of the others, does not know that there are any.
 func (p *presence) lonelyAt(now time.Time) bool {
-	return !p.peer.IsZero() && now.Sub(p.peer) > lonelyAfter
+	last := p.peer
+	if last.IsZero() {
+		last = p.began
+	}
+	return p.s.cfg.Talker != nil && now.Sub(last) > lonelyAfter
 }
 
 // cut notes what who drives this apiserver knows.

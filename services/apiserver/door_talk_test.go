@@ -55,10 +55,14 @@ type cable struct {
 
 var errUnreached = errors.New("the log is not reached")
 
+// Append waits for the log, as events.Log's does.
 func (c cable) Append(ctx context.Context, r events.Record) (events.Seq, error) {
-	if c.lacks("", c.name) {
-		<-ctx.Done()
-		return 0, errUnreached
+	for c.lacks("", c.name) {
+		select {
+		case <-time.After(lookEvery / 10):
+		case <-ctx.Done():
+			return 0, errUnreached
+		}
 	}
 	return c.Log.Append(ctx, r)
 }
@@ -255,6 +259,30 @@ func TestPresenceCutOff(t *testing.T) {
 		}
 		r.expect(t, "B was stopped")
 		killA()
+	})
+}
+
+// TestPresenceCutOffFromTheStart: an apiserver that began a moment ago, and was
+// cut off before it heard of the others, calls nobody silent who went to them.
+func TestPresenceCutOffFromTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReach(t)
+		r.cut("AB", true)
+		b, killB := r.start(t, "B")
+		a, killA := r.start(t, "A")
+		leave := a.enter("n1")
+		time.Sleep(tellEvery)
+		leave()
+		b.enter("n1")
+		time.Sleep(tellEvery)
+		r.cut("A", true)
+		time.Sleep(silentAfter + lookEvery)
+		r.cut("A", false)
+		r.cut("AB", false)
+		time.Sleep(time.Minute)
+		r.expect(t, "the node was at B all the time")
+		killA()
+		killB()
 	})
 }
 
