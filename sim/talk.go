@@ -66,15 +66,19 @@ func (w *World) talk() {
 		case l.cut() && !w.now.Before(l.cutTill):
 			s.heal()
 		case l.cut() && !l.knows && w.now.Sub(l.cutAt) >= apiserver.NoticeCut:
+			if l.knows = s.writer.CutOff(true); !l.knows {
+				continue
+			}
 			w.count("apiserver let its nodes go")
-			l.knows = true
-			s.writer.CutOff(true)
 			for _, one := range s.streams {
 				one.broken = true
 			}
 		}
 	}
 	for _, s := range w.servers {
+		if !s.link.cut() {
+			s.writer.Answered()
+		}
 		if !s.reached() || w.now.Sub(s.link.told) < apiserver.TellEvery {
 			continue
 		}

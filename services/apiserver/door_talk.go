@@ -155,7 +155,7 @@ func (p *presence) lonely(now time.Time) bool {
 func (p *presence) conclude(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.noteCut(err != nil && !p.peer.IsZero()) // who knows of no others keeps its nodes
+	p.noteCut(err != nil)
 	p.alone = err == nil && p.lonelyAt(p.s.out.Steady())
 }
 
@@ -170,17 +170,20 @@ func (p *presence) lonelyAt(now time.Time) bool {
 }
 
 // cut notes what who drives this apiserver knows.
-func (p *presence) cut(is bool) {
+func (p *presence) cut(is bool) (knows bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.noteCut(is)
+	return p.isCut
 }
 
-// noteCut notes whether this apiserver is cut off. One that is has no stream of a
+// noteCut notes whether this apiserver is cut off. Who knows of no others is
+// not: its nodes stay, for there may be nobody else. One that is has no stream of a
 // node: what the node says does not reach the log from here, and perhaps does
 // from elsewhere. Once it is not any more, nothing is held against anybody
 // that was not heard meanwhile. The lock must be held.
 func (p *presence) noteCut(is bool) {
+	is = is && !p.peer.IsZero()
 	switch {
 	case is == p.isCut:
 		return

@@ -324,6 +324,12 @@ func TestDoorClosesWhenCutOff(t *testing.T) {
 	n1 := c.doorOf(a.url, "n1")
 	s := n1.stream(t)
 	s.until(c.last())
+	if a.s.presence.cut(true) {
+		t.Error("one that knows of no others sends its nodes away")
+	}
+	if err := a.s.presence.told([]byte(`{"from":"another"}`), a.s.out.Steady()); err != nil {
+		t.Fatal(err)
+	}
 	a.s.presence.cut(true)
 	for s.lines.Scan() {
 	}
