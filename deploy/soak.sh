@@ -14,7 +14,7 @@ run() {
 	powercut) go test -count=1 -timeout 60m ./events/jetstream -run 'TestPowerCut|TestKilled|TestWriterKilled' -cuts 1000 -kills 200 -v ;;
 	faults) go test -count=1 -timeout 4h -parallel 4 ./test/faults -seeds 60 -first 1000 -v ;;
 	past)
-		go test -count=1 -timeout 2h -run ThePastOfALogOnDisk ./cmd/rutter -past 4000 -v &&
+		go test -count=1 -timeout 2h -run ThePastOfALogOnDisk ./cmd/rutter -past 10000 -v &&
 			go test -count=1 -timeout 1h ./internal/history -run TestLongRecording -long 100000 -v
 		;;
 	history) go test -count=5 -timeout 2h ./events/memory ./events/jetstream -run 'TestLog/History' ;;

@@ -64,7 +64,7 @@ func startPlane(t testing.TB, data string) *plane {
 	p.server, p.schema = server, schema
 	nc, err := server.Connect()
 	check(err)
-	p.log, err = jetstream.Open(t.Context(), nc, jetstream.Options{Budget: server.Budget(), Build: build})
+	p.log, err = jetstream.Open(t.Context(), nc, jetstream.Options{Budget: pastBudget, Build: build})
 	check(err)
 	schema.Keys, err = p.log.Keys(t.Context(), schema.Seal)
 	check(err)
@@ -221,6 +221,11 @@ func (p *plane) watched(from kernel.Seq) (all []told) {
 }
 
 var pastWrites = flag.Int("past", 350, "how many random writes TestThePastOfALogOnDisk makes")
+
+// pastBudget has the log begin a file every 4 MB, the least that it takes for
+// more than some kB. What is in one file with what stays is not forgotten, but
+// if that has less than 1 MB: 9,000 writes do, or few.
+const pastBudget = 24 << 20
 
 // TestThePastOfALogOnDisk lets a log on disk forget its beginning twice, starts
 // everything again, and compares what can be read of the past with what a watch

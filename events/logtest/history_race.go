@@ -30,10 +30,11 @@ type Race struct {
 func (race Race) Run(t *testing.T) {
 	t.Helper()
 	purged := int64(5)
-	if race.Lossy {
-		purged = 2
-	}
 	ctx, cancel := context.WithCancel(Context(t))
+	if race.Lossy { // each question that is lost puts a purge off by seconds
+		purged = 2
+		ctx, cancel = context.WithTimeout(t.Context(), 5*patience)
+	}
 	l := race.Log
 	seen := must(ctx, t, l, Record("begin", 0))
 	var wg sync.WaitGroup
