@@ -58,6 +58,8 @@ type presence struct {
 	// away is closed while this apiserver is cut off from the log and the others.
 	away  chan struct{}
 	isCut bool
+	// lost: the log did not answer when it was asked last.
+	lost bool
 }
 
 // sign is one of a node's life.

@@ -183,6 +183,10 @@ func (p *presence) cut(is bool) (knows bool) {
 // from elsewhere. Once it is not any more, nothing is held against anybody
 // that was not heard meanwhile. The lock must be held.
 func (p *presence) noteCut(is bool) {
+	if p.lost && !is {
+		clear(p.since)
+	}
+	p.lost = is
 	is = is && !p.peer.IsZero()
 	switch {
 	case is == p.isCut:
@@ -192,7 +196,6 @@ func (p *presence) noteCut(is bool) {
 		p.s.cfg.Logger.Warn().Msg("cut off from the log and the other apiservers; nodes are sent to them")
 	default:
 		p.away = make(chan struct{})
-		clear(p.since)
 		p.s.cfg.Logger.Info().Msg("the log answers again; nodes are let in")
 	}
 	p.isCut = is

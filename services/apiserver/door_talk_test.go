@@ -265,25 +265,28 @@ func TestPresenceCutOff(t *testing.T) {
 // TestPresenceCutOffFromTheStart: an apiserver that began a moment ago, and was
 // cut off before it heard of the others, calls nobody silent who went to them.
 func TestPresenceCutOffFromTheStart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newReach(t)
-		r.cut("AB", true)
-		b, killB := r.start(t, "B")
-		a, killA := r.start(t, "A")
-		leave := a.enter("n1")
-		time.Sleep(tellEvery)
-		leave()
-		b.enter("n1")
-		time.Sleep(tellEvery)
-		r.cut("A", true)
-		time.Sleep(silentAfter + lookEvery)
-		r.cut("A", false)
-		r.cut("AB", false)
-		time.Sleep(time.Minute)
-		r.expect(t, "the node was at B all the time")
-		killA()
-		killB()
-	})
+	for _, lasts := range []time.Duration{silentAfter + lookEvery, 20 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newReach(t)
+			r.cut("AB", true)
+			b, killB := r.start(t, "B")
+			a, killA := r.start(t, "A")
+			leave := a.enter("n1")
+			time.Sleep(tellEvery)
+			leave()
+			b.enter("n1")
+			time.Sleep(tellEvery)
+			r.cut("A", true)
+			time.Sleep(lasts)
+			r.cut("A", false)
+			time.Sleep(tellEvery + lookEvery) // the log answers before B says anything
+			r.cut("AB", false)
+			time.Sleep(time.Minute)
+			r.expect(t, fmt.Sprintf("the node was at B all the time, A cut off for %s", lasts))
+			killA()
+			killB()
+		})
+	}
 }
 
 // TestElection: while the log has no leader, the apiservers hear one another,
