@@ -42,11 +42,7 @@ func (w *writing) contested(ctx context.Context, expect events.Seq, conflict err
 		return w.refused(ctx, conflict)
 	}
 	if uint64(expect) > w.known.Load() {
-		if err := w.confirm(ctx); err != nil {
-			w.sent = true
-			return 0, true, err
-		}
-		last, err := w.readState(ctx)
+		last, err := w.end(ctx)
 		if err != nil {
 			w.sent = true
 			return 0, true, err

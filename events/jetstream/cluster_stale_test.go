@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -14,43 +15,33 @@ import (
 	"github.com/rutterhq/rutter/events/logtest"
 )
 
-// stale is a server that was cut off from the others and has just come back: it
-// still believes that it leads, gets every write and every question too, and
-// answers before the one that does lead has a majority's consent.
-type stale struct {
-	writes, looks atomic.Int64 // so many it answers until it knows
-}
-
-func newStale(t *testing.T, s *Server, subject, refusal string, writes, looks int64) *stale {
+// impostor is a server that was cut off from the others and has just come back:
+// it still believes that it leads, gets what is sent to who leads too, and
+// answers before the one that does lead. It does so for left times more.
+func impostor(t *testing.T, s *Server, subject, text string, times int64) (left *atomic.Int64) {
 	t.Helper()
 	nc, err := s.Connect()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	x := &stale{}
-	x.writes.Store(writes)
-	x.looks.Store(looks)
-	answer := func(left *atomic.Int64, text string) nats.MsgHandler {
-		return func(m *nats.Msg) {
-			if left.Add(-1) >= 0 {
-				_ = m.Respond([]byte(text))
-			}
+	left = &atomic.Int64{}
+	left.Store(times)
+	if _, err := nc.Subscribe(subject, func(m *nats.Msg) {
+		if left.Add(-1) >= 0 {
+			_ = m.Respond([]byte(text))
 		}
-	}
-	for subject, handler := range map[string]nats.MsgHandler{
-		subject:                                answer(&x.writes, refusal),
-		"$JS.API.STREAM.MSG.GET." + StreamName: answer(&x.looks, `{"type":"io.nats.jetstream.api.v1.stream_msg_get_response","error":{"code":404,"err_code":10037,"description":"no message found"}}`),
-	} {
-		if _, err := nc.Subscribe(subject, handler); err != nil {
-			t.Fatal(err)
-		}
+	}); err != nil {
+		t.Fatal(err)
 	}
 	if err := nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	return x
+	return left
 }
+
+// noMessage is how a server says that it has no message at a Seq.
+const noMessage = `{"type":"io.nats.jetstream.api.v1.stream_msg_get_response","error":{"code":404,"err_code":10037,"description":"no message found"}}`
 
 // TestStaleLeader writes while a server that no longer leads refuses every
 // write, because of what it has not heard of, before the one that leads takes
@@ -84,12 +75,13 @@ func TestStaleLeader(t *testing.T) {
 				}
 				r := logtest.Record(object, last)
 				r.ID = "the-write-" + object
-				x := newStale(t, c.servers[0], r.Key.Subject(), refusal(first, last), 1, looks)
+				writes := impostor(t, c.servers[0], r.Key.Subject(), refusal(first, last), 1)
+				impostor(t, c.servers[0], "$JS.API.STREAM.MSG.GET."+StreamName, noMessage, looks)
 				seq, err := l.Append(ctx, r)
 				if err != nil {
 					t.Errorf("the write was stored, and answered with %v", err)
 				}
-				if x.writes.Load() > 0 {
+				if writes.Load() > 0 {
 					t.Fatal("it refused nothing: the test is not what it says")
 				}
 				var got []events.Seq
@@ -110,6 +102,46 @@ func TestStaleLeader(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestLastIsTheLeaders asks for the end of the log, at a server whose log has
+// seen nothing of what came last, while one that no longer leads answers what
+// it had: an event that another server has told of is not left out.
+func TestLastIsTheLeaders(t *testing.T) {
+	t.Parallel()
+	ctx, c := logtest.Context(t), newTrio(t)
+	c.startAll()
+	writer := c.open(0)
+	leader := c.leader(StreamName)
+	at, led := (leader+1)%Servers, (leader+2)%Servers
+	reader := c.open(at)
+	if _, err := writer.Append(ctx, logtest.Record("a", 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reader.Last(ctx); err != nil {
+		t.Fatal(err)
+	}
+	const info = "$JS.API.STREAM.INFO." + StreamName
+	old, err := reader.nc.RequestWithContext(ctx, info, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := func(i int) string { return fmt.Sprintf(`"leader":"s%d"`, i+1) }
+	if !strings.Contains(string(old.Data), name(leader)) {
+		t.Fatalf("s%d leads, and says: %s", leader+1, old.Data)
+	}
+	want, err := writer.Append(ctx, logtest.Record("b", 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := impostor(t, c.servers[at], info, strings.Replace(string(old.Data), name(leader), name(led), 1), 2)
+	got, err := reader.Last(ctx)
+	if err != nil || got < want {
+		t.Errorf("the end of the log is %d, %v; event %d was told of before", got, err, want)
+	}
+	if answers.Load() > 0 {
+		t.Fatal("it was not asked: the test is not what it says")
 	}
 }
 

@@ -179,10 +179,7 @@ func (f *follower) check(ctx context.Context) error {
 	if f.log.several && f.at > last {
 		// Who answered may have been cut off from the others, or lead so
 		// recently that it has not read all that they have.
-		if err := f.log.confirm(ctx); err != nil {
-			return err
-		}
-		if last, err = f.log.readState(ctx); err != nil {
+		if last, err = f.log.end(ctx); err != nil {
 			return err
 		}
 	}

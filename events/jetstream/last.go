@@ -34,18 +34,10 @@ func (l *Log) Last(ctx context.Context) (events.Seq, error) {
 	return s, nil
 }
 
-// errStale says that who answered has an older log than this process has seen:
-// it led, was cut off from the others, and has not noticed yet.
-var errStale = errors.New("a server answered that no longer leads")
-
 // readLast asks until the server can answer.
 func (l *Log) readLast(ctx context.Context) (events.Seq, error) {
 	for {
-		err := l.confirm(ctx)
-		s := events.Seq(0)
-		if err == nil {
-			s, err = l.readState(ctx)
-		}
+		s, err := l.end(ctx)
 		if err == nil && l.several && uint64(s) < l.known.Load() {
 			err = errStale
 		}
@@ -62,16 +54,26 @@ func (l *Log) readLast(ctx context.Context) (events.Seq, error) {
 	}
 }
 
-// readState asks the server for the stream's last Seq, and notes its first.
+// readState asks the server for the stream's last Seq, and notes its first. Of
+// several servers it may be one that no longer leads: Log.end knows.
 func (l *Log) readState(ctx context.Context) (events.Seq, error) {
+	info, err := l.readInfo(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return events.Seq(info.State.LastSeq), nil
+}
+
+// readInfo is readState's, with the name of who answered.
+func (l *Log) readInfo(ctx context.Context) (*js.StreamInfo, error) {
 	ctx, cancel := l.question(ctx)
 	defer cancel()
 	info, err := l.stream.Info(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("state of stream %s: %w", StreamName, err)
+		return nil, fmt.Errorf("state of stream %s: %w", StreamName, err)
 	}
 	raise(&l.first, info.State.FirstSeq)
-	return events.Seq(info.State.LastSeq), nil
+	return info, nil
 }
 
 // commit returns when an event that the server has is durable: before anybody
