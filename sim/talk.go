@@ -66,9 +66,8 @@ func (w *World) talk() {
 		case l.cut() && !w.now.Before(l.cutTill):
 			s.heal()
 		case l.cut() && !l.knows && w.now.Sub(l.cutAt) >= apiserver.NoticeCut:
-			if l.knows = s.writer.CutOff(true); !l.knows {
-				continue
-			}
+			s.writer.CutOff(true)
+			l.knows = true
 			w.count("apiserver let its nodes go")
 			for _, one := range s.streams {
 				one.broken = true

@@ -44,22 +44,19 @@ type presence struct {
 	mu   sync.Mutex // protects the following
 	// open counts each node's streams at this apiserver.
 	open map[string]int
-	// signs are the last ones of life that any apiserver had of a node, for as
-	// long as they speak for it.
+	// signs are the last ones of life that any apiserver had of a node.
 	signs map[string]sign
 	// since is from when on it is held against a node that it gives no sign.
 	since map[string]time.Time
 	lease map[string]kernel.Seq
-	// peer is when another apiserver last said anything; zero: there never was
-	// one, as far as is known since this one began.
-	peer, began time.Time
-	// alone: none has said anything for long, yet the log answers.
-	alone bool
+	// peer is when another apiserver last said anything, or when this one began.
+	peer time.Time
+	// answered is when the log was last asked, because no other was heard, and
+	// answered.
+	answered time.Time
 	// away is closed while this apiserver is cut off from the log and the others.
 	away  chan struct{}
 	isCut bool
-	// lost: the log did not answer when it was asked last.
-	lost bool
 }
 
 // sign is one of a node's life.
@@ -79,7 +76,7 @@ func (s sign) silent(now time.Time) bool {
 
 func newPresence(s *Server) *presence {
 	return &presence{s: s, self: s.out.ID(), open: map[string]int{}, signs: map[string]sign{}, since: map[string]time.Time{},
-		lease: map[string]kernel.Seq{}, began: s.out.Steady(), away: make(chan struct{})}
+		lease: map[string]kernel.Seq{}, peer: s.out.Steady(), away: make(chan struct{})}
 }
 
 // enter notes that a node has a stream, until the function is called.
@@ -181,8 +178,10 @@ func (p *presence) judge(v *kernel.View, n *corev1.Node, now time.Time) *corev1.
 		last = sign{p.since[n.Name], p.s.cfg.Talker != nil}
 	}
 	here := p.open[n.Name] > 0
-	unsure := p.lonelyAt(now) && !p.alone // perhaps it is cut off, and the others know better
-	silent := !here && last.silent(now) && !unsure
+	silent := !here && last.silent(now)
+	if p.lonelyAt(now) { // perhaps it is cut off, and the others know better
+		silent = silent && last.silent(p.answered)
+	}
 	at := metav1.Time{Time: p.s.out.Now().UTC()}
 	switch {
 	case silent && !called:

@@ -14,7 +14,7 @@ const (
 	// often enough that five messages may be lost before that matters.
 	tellEvery = 500 * time.Millisecond
 	// lonelyAfter is how long nobody may have said anything until an apiserver
-	// that knows of others asks itself whether it is cut off, and askLog how long
+	// asks itself whether it is cut off, and askLog how long
 	// it waits for the log's answer to that. Both together and a node's way to another
 	// apiserver take less than silentAfter + moveWithin.
 	lonelyAfter = 2 * time.Second
@@ -58,11 +58,9 @@ func (p *presence) words(now time.Time) []byte {
 	}
 	w := words{From: p.self, Nodes: map[string]word{}}
 	for node, s := range p.signs {
-		if s.silent(now) {
-			delete(p.signs, node) // it says no more than none
-			continue
+		if !s.silent(now) { // else it says no more than none
+			w.Nodes[node] = word{max(0, now.Sub(s.at).Milliseconds()), s.open}
 		}
-		w.Nodes[node] = word{max(0, now.Sub(s.at).Milliseconds()), s.open}
 	}
 	b, err := json.Marshal(w)
 	if err != nil {
@@ -82,7 +80,7 @@ func (p *presence) told(b []byte, now time.Time) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.peer, p.alone = now, false
+	p.peer = now
 	for node, one := range w.Nodes {
 		if at := now.Add(-time.Duration(max(0, one.Age)) * time.Millisecond); at.After(p.signs[node].at) {
 			p.signs[node] = sign{at, one.Open}
@@ -131,8 +129,9 @@ func (p *presence) mind(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		if !p.lonely(p.s.out.Steady()) {
-			p.conclude(nil)
+		now := p.s.out.Steady()
+		if !p.lonely(now) {
+			p.cut(false)
 			continue
 		}
 		ask, cancel := context.WithTimeout(ctx, askLog)
@@ -141,7 +140,7 @@ func (p *presence) mind(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		p.conclude(err)
+		p.conclude(now, err)
 	}
 }
 
@@ -151,43 +150,34 @@ func (p *presence) lonely(now time.Time) bool {
 	return p.lonelyAt(now)
 }
 
-// conclude is what follows from the log's answer; nil if nobody had to ask.
-func (p *presence) conclude(err error) {
+// conclude is what follows from the log's answer to who asked at a time.
+func (p *presence) conclude(asked time.Time, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err == nil {
+		p.answered = asked
+	}
 	p.noteCut(err != nil)
-	p.alone = err == nil && p.lonelyAt(p.s.out.Steady())
 }
 
 // lonelyAt is lonely for who holds the lock. Who has just begun, and was cut off
 // before it heard of the others, does not know that there are any.
 func (p *presence) lonelyAt(now time.Time) bool {
-	last := p.peer
-	if last.IsZero() {
-		last = p.began
-	}
-	return p.s.cfg.Talker != nil && now.Sub(last) > lonelyAfter
+	return p.s.cfg.Talker != nil && now.Sub(p.peer) > lonelyAfter
 }
 
 // cut notes what who drives this apiserver knows.
-func (p *presence) cut(is bool) (knows bool) {
+func (p *presence) cut(is bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.noteCut(is)
-	return p.isCut
 }
 
-// noteCut notes whether this apiserver is cut off. Who knows of no others is
-// not: its nodes stay, for there may be nobody else. One that is has no stream of a
-// node: what the node says does not reach the log from here, and perhaps does
+// noteCut notes whether this apiserver is cut off. One that is has no stream of
+// a node: what the node says does not reach the log from here, and perhaps does
 // from elsewhere. Once it is not any more, nothing is held against anybody
 // that was not heard meanwhile. The lock must be held.
 func (p *presence) noteCut(is bool) {
-	if p.lost && !is {
-		clear(p.since)
-	}
-	p.lost = is
-	is = is && !p.peer.IsZero()
 	switch {
 	case is == p.isCut:
 		return
@@ -196,6 +186,7 @@ func (p *presence) noteCut(is bool) {
 		p.s.cfg.Logger.Warn().Msg("cut off from the log and the other apiservers; nodes are sent to them")
 	default:
 		p.away = make(chan struct{})
+		clear(p.since)
 		p.s.cfg.Logger.Info().Msg("the log answers again; nodes are let in")
 	}
 	p.isCut = is

@@ -289,6 +289,66 @@ func TestPresenceCutOffFromTheStart(t *testing.T) {
 	}
 }
 
+// TestPresenceLetsGoFromTheStart: an apiserver that is cut off before it heard
+// of any other sends its nodes away all the same: there may be others.
+func TestPresenceLetsGoFromTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReach(t)
+		a, killA := r.start(t, "A")
+		a.enter("n1")
+		time.Sleep(time.Minute)
+		gone := a.cutOff()
+		if isClosed(gone) {
+			t.Error("it is cut off, though the log answers")
+		}
+		r.cut("A", true)
+		time.Sleep(tellEvery + askLog + lookEvery)
+		if !isClosed(gone) {
+			t.Error("the node stays where nothing that it says is heard")
+		}
+		r.cut("A", false)
+		time.Sleep(tellEvery + askLog + lookEvery) // a question that it asks in vain comes first
+		if isClosed(a.cutOff()) {
+			t.Error("the log answers again, and it lets nobody in")
+		}
+		killA()
+	})
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// TestPresenceCutOffOnceItIsAlone: an apiserver that hears no other for a while,
+// though the log answers, and is cut off then, calls nobody silent whose time ran
+// out since the log answered last.
+func TestPresenceCutOffOnceItIsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReach(t)
+		a, killA := r.start(t, "A")
+		b, killB := r.start(t, "B")
+		leave := a.enter("n1")
+		time.Sleep(time.Minute)
+		r.cut("AB", true)
+		leave()
+		b.enter("n1")
+		time.Sleep(lonelyAfter + tellEvery + lookEvery/2) // the log has been asked, and answered
+		r.cut("A", true)
+		time.Sleep(20 * time.Second)
+		r.cut("A", false)
+		r.cut("AB", false)
+		time.Sleep(time.Minute)
+		r.expect(t, "the node was at B all the time")
+		killA()
+		killB()
+	})
+}
+
 // TestElection: while the log has no leader, the apiservers hear one another,
 // and nobody is sent away or called silent.
 func TestElection(t *testing.T) {
@@ -305,10 +365,8 @@ func TestElection(t *testing.T) {
 		r.cut("", true)
 		time.Sleep(time.Minute)
 		for _, p := range all {
-			select {
-			case <-p.cutOff():
+			if isClosed(p.cutOff()) {
 				t.Error("cut off, because there is no leader")
-			default:
 			}
 		}
 		r.expect(t, "no leader")
@@ -327,12 +385,6 @@ func TestDoorClosesWhenCutOff(t *testing.T) {
 	n1 := c.doorOf(a.url, "n1")
 	s := n1.stream(t)
 	s.until(c.last())
-	if a.s.presence.cut(true) {
-		t.Error("one that knows of no others sends its nodes away")
-	}
-	if err := a.s.presence.told([]byte(`{"from":"another"}`), a.s.out.Steady()); err != nil {
-		t.Fatal(err)
-	}
 	a.s.presence.cut(true)
 	for s.lines.Scan() {
 	}
@@ -397,7 +449,7 @@ func TestWords(t *testing.T) {
 	if err := b.told([]byte("nonsense"), then); err == nil {
 		t.Error("nonsense is understood")
 	}
-	if err := a.told(a.words(now), now); err != nil || !a.peer.IsZero() {
+	if err := a.told(a.words(now), then); err != nil || !a.peer.Equal(now) {
 		t.Errorf("what it said itself it takes for another's words: %v", err)
 	}
 	// A newer sign stays, whatever comes late.

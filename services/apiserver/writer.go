@@ -169,14 +169,13 @@ func (w *Writer) Words() []byte { return w.s.presence.words(w.s.out.Steady()) }
 // Told takes what another one told.
 func (w *Writer) Told(words []byte) error { return w.s.presence.told(words, w.s.out.Steady()) }
 
-// CutOff says whether this apiserver is cut off from the log and the others, and
-// returns what it makes of that: who knows of no others keeps its nodes. Else
-// whoever drives it then ends the streams of its nodes.
-func (w *Writer) CutOff(is bool) (knows bool) { return w.s.presence.cut(is) }
+// CutOff says whether this apiserver is cut off from the log and the others.
+// Whoever drives it ends the streams of its nodes if it is.
+func (w *Writer) CutOff(is bool) { w.s.presence.cut(is) }
 
 // Answered says that the log answered this apiserver, which asks if it hears
 // nothing of others.
-func (w *Writer) Answered() { w.s.presence.conclude(nil) }
+func (w *Writer) Answered() { w.s.presence.conclude(w.s.out.Steady(), nil) }
 
 func by(u *User) author { return author{source: "user:" + u.Name, groups: u.Groups, manager: u.Name} }
 
