@@ -44,8 +44,9 @@ type presence struct {
 	mu   sync.Mutex // protects the following
 	// open counts each node's streams at this apiserver.
 	open map[string]int
-	// signs are the last ones of life that any apiserver had of a node.
-	signs map[string]sign
+	// signs are each node's last ones of life, by the apiserver that had it: that
+	// one noticed the end of a stream says nothing of another's.
+	signs map[string]map[string]sign
 	// since is from when on it is held against a node that it gives no sign.
 	since map[string]time.Time
 	lease map[string]kernel.Seq
@@ -65,17 +66,18 @@ type sign struct {
 	open bool // a stream was open then. That none followed may be the apiserver's end, and not the node's
 }
 
-// silent tells whether the sign is too old to speak for the node.
-func (s sign) silent(now time.Time) bool {
-	limit := silentAfter
+// until is when the sign is too old to speak for the node.
+func (s sign) until() time.Time {
 	if s.open {
-		limit += moveWithin
+		return s.at.Add(silentAfter + moveWithin)
 	}
-	return now.Sub(s.at) > limit
+	return s.at.Add(silentAfter)
 }
 
+func (s sign) silent(now time.Time) bool { return now.After(s.until()) }
+
 func newPresence(s *Server) *presence {
-	return &presence{s: s, self: s.out.ID(), open: map[string]int{}, signs: map[string]sign{}, since: map[string]time.Time{},
+	return &presence{s: s, self: s.out.ID(), open: map[string]int{}, signs: map[string]map[string]sign{}, since: map[string]time.Time{},
 		lease: map[string]kernel.Seq{}, peer: s.out.Steady(), away: make(chan struct{})}
 }
 
@@ -90,7 +92,18 @@ func (p *presence) enter(node string) (leave func()) {
 		if p.open[node]--; p.open[node] == 0 {
 			delete(p.open, node)
 		}
-		p.signs[node] = sign{at: p.s.out.Steady()}
+		p.note(node, p.self, sign{p.s.out.Steady(), p.open[node] > 0})
+	}
+}
+
+// note takes a sign of a node that an apiserver had, if it is not an old one.
+// The lock must be held.
+func (p *presence) note(node, apiserver string, s sign) {
+	if p.signs[node] == nil {
+		p.signs[node] = map[string]sign{}
+	}
+	if !s.at.Before(p.signs[node][apiserver].at) {
+		p.signs[node][apiserver] = s
 	}
 }
 
@@ -150,7 +163,7 @@ func (p *presence) forget(v *kernel.View) {
 		return !ok
 	}
 	maps.DeleteFunc(p.since, func(node string, _ time.Time) bool { return gone(node) })
-	maps.DeleteFunc(p.signs, func(node string, _ sign) bool { return gone(node) })
+	maps.DeleteFunc(p.signs, func(node string, _ map[string]sign) bool { return gone(node) })
 	maps.DeleteFunc(p.lease, func(node string, _ kernel.Seq) bool { return gone(node) })
 }
 
@@ -160,7 +173,8 @@ func (p *presence) judge(v *kernel.View, n *corev1.Node, now time.Time) *corev1.
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if e := v.Entry(kinds.Leases.Key(nodeLeases, n.Name)); e != nil && !e.Delete && e.Seq != p.lease[n.Name] {
-		p.lease[n.Name], p.signs[n.Name] = e.Seq, sign{at: now}
+		p.lease[n.Name] = e.Seq
+		p.note(n.Name, p.self, sign{at: now, open: p.open[n.Name] > 0})
 	}
 	if _, known := p.since[n.Name]; !known {
 		p.since[n.Name] = now
@@ -173,9 +187,11 @@ func (p *presence) judge(v *kernel.View, n *corev1.Node, now time.Time) *corev1.
 	if called {
 		p.since[n.Name] = now // who calls it heard has a sign that may not have been told here yet
 	}
-	last := p.signs[n.Name]
-	if p.since[n.Name].After(last.at) { // it may be connected to an apiserver that has not said so yet
-		last = sign{p.since[n.Name], p.s.cfg.Talker != nil}
+	last := sign{p.since[n.Name], p.s.cfg.Talker != nil} // it may be connected to an apiserver that has not said so yet
+	for _, s := range p.signs[n.Name] {
+		if s.until().After(last.until()) {
+			last = s
+		}
 	}
 	here := p.open[n.Name] > 0
 	silent := !here && last.silent(now)

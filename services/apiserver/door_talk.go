@@ -19,6 +19,9 @@ const (
 	// apiserver take less than silentAfter + moveWithin.
 	lonelyAfter = 2 * time.Second
 	askLog      = time.Second
+	// keepSigns is how long a sign is kept, though it speaks for nobody after a few
+	// seconds: who was judged by it must not be judged by an older one for some time.
+	keepSigns = time.Minute
 	// topicNodes is what apiservers tell one another about: words.
 	topicNodes = "nodes"
 )
@@ -26,8 +29,9 @@ const (
 // words are what one apiserver knows of the nodes, from them or from other
 // apiservers: two that cannot reach one another hear of it from a third.
 type words struct {
-	From  string          `json:"from"`
-	Nodes map[string]word `json:"nodes"`
+	From string `json:"from"`
+	// Signs are what each apiserver, by which it is the key, had of each node.
+	Signs map[string]map[string]word `json:"signs"`
 }
 
 // word is about one node.
@@ -54,12 +58,21 @@ func (p *presence) words(now time.Time) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for node := range p.open {
-		p.signs[node] = sign{now, true}
+		p.note(node, p.self, sign{now, true})
 	}
-	w := words{From: p.self, Nodes: map[string]word{}}
-	for node, s := range p.signs {
-		if !s.silent(now) { // else it says no more than none
-			w.Nodes[node] = word{max(0, now.Sub(s.at).Milliseconds()), s.open}
+	w := words{From: p.self, Signs: map[string]map[string]word{}}
+	for node, signs := range p.signs {
+		for apiserver, s := range signs {
+			switch {
+			case now.Sub(s.at) > keepSigns:
+				delete(signs, apiserver)
+			case s.silent(now): // it says no more than none
+			default:
+				if w.Signs[apiserver] == nil {
+					w.Signs[apiserver] = map[string]word{}
+				}
+				w.Signs[apiserver][node] = word{max(0, now.Sub(s.at).Milliseconds()), s.open}
+			}
 		}
 	}
 	b, err := json.Marshal(w)
@@ -81,9 +94,11 @@ func (p *presence) told(b []byte, now time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.peer = now
-	for node, one := range w.Nodes {
-		if at := now.Add(-time.Duration(max(0, one.Age)) * time.Millisecond); at.After(p.signs[node].at) {
-			p.signs[node] = sign{at, one.Open}
+	for apiserver, nodes := range w.Signs {
+		for node, one := range nodes {
+			if apiserver != p.self {
+				p.note(node, apiserver, sign{now.Add(-time.Duration(max(0, one.Age)) * time.Millisecond), one.Open})
+			}
 		}
 	}
 	return nil

@@ -289,6 +289,28 @@ func TestPresenceCutOffFromTheStart(t *testing.T) {
 	}
 }
 
+// TestPresenceOfOneThatMoved: a node has two streams, for the apiserver that it
+// left takes a while to notice. That it notices says nothing of the other stream,
+// whose apiserver is cut off then: the node has as long as ever to move again.
+func TestPresenceOfOneThatMoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReach(t)
+		a, killA := r.start(t, "A")
+		b, killB := r.start(t, "B")
+		leave := b.enter("n1")
+		a.enter("n1")
+		time.Sleep(time.Minute + lookEvery/2)
+		leave()
+		r.cut("A", true)
+		time.Sleep(silentAfter + moveWithin - tellEvery)
+		b.enter("n1")
+		time.Sleep(time.Minute)
+		r.expect(t, "the node was at A, and then at B")
+		killA()
+		killB()
+	})
+}
+
 // TestPresenceLetsGoFromTheStart: an apiserver that is cut off before it heard
 // of any other sends its nodes away all the same: there may be others.
 func TestPresenceLetsGoFromTheStart(t *testing.T) {
@@ -438,12 +460,12 @@ func TestWords(t *testing.T) {
 	a, b := newPresence(s), newPresence(s)
 	a.enter("open")
 	a.enter("closed")()
-	a.signs["old"] = sign{at: now.Add(-silentAfter - time.Millisecond)}
+	a.note("old", a.self, sign{at: now.Add(-silentAfter - time.Millisecond)})
 	if err := b.told(a.words(now), now.Add(3*time.Hour)); err != nil { // by another clock
 		t.Fatal(err)
 	}
 	then := now.Add(3 * time.Hour)
-	if want := map[string]sign{"open": {then, true}, "closed": {then, false}}; !cmp.Equal(want, b.signs, cmp.AllowUnexported(sign{})) {
+	if want := map[string]map[string]sign{"open": {a.self: {then, true}}, "closed": {a.self: {then, false}}}; !cmp.Equal(want, b.signs, cmp.AllowUnexported(sign{})) {
 		t.Errorf("B knows %v", b.signs)
 	}
 	if err := b.told([]byte("nonsense"), then); err == nil {
@@ -454,8 +476,8 @@ func TestWords(t *testing.T) {
 	}
 	// A newer sign stays, whatever comes late.
 	late := a.words(now)
-	b.signs["open"] = sign{at: then.Add(time.Second)}
-	if err := b.told(late, then.Add(time.Second/2)); err != nil || b.signs["open"].open {
+	b.note("open", a.self, sign{at: then.Add(time.Second)})
+	if err := b.told(late, then.Add(time.Second/2)); err != nil || b.signs["open"][a.self].open {
 		t.Errorf("late words win: %v", err)
 	}
 }
