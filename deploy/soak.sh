@@ -5,12 +5,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CGO_ENABLED=0 GOFLAGS="-buildvcs=false -trimpath"
-parts=(three seeds replay powercut faults three-jumping past jumping history slow full)
+parts=(three seeds connections replay powercut faults three-jumping past jumping history slow full)
 
 run() {
 	case $1 in
 	three) go test -tags e2e -count=1 -timeout 3h ./test/r3 -run TestThreeServers -hour 1h -v ;;
 	seeds) GOGC=400 go test -count=1 -timeout 24h -run TestSeeds ./sim -seeds "${SEEDS:-10000}" -from "${FROM:-500000}" -keep "$PWD/bin/soak/seeds" -v ;;
+	connections) GOGC=400 go test -count=1 -timeout 2h -run TestConnections ./sim -seeds 100 -from "${FROM:-500000}" -keep "$PWD/bin/soak/seeds" -v ;;
 	powercut) go test -count=1 -timeout 60m ./events/jetstream -run 'TestPowerCut|TestKilled|TestWriterKilled' -cuts 1000 -kills 200 -v ;;
 	faults) go test -count=1 -timeout 4h -parallel 4 ./test/faults -seeds 60 -first 1000 -v ;;
 	past)

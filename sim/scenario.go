@@ -31,16 +31,37 @@ type Scenario struct {
 
 // Generate draws the scenario that a seed stands for. Every third is calm.
 func Generate(seed uint64, steps int) Scenario {
-	s := Scenario{Seed: seed, Calm: seed%3 == 0, Steps: make([]Step, steps)}
+	s := draw(seed, steps, func(v verb) int { return v.weight })
+	s.Calm = seed%3 == 0
+	return s
+}
+
+// connections is how often happens, beside the others, what has to do with who
+// is connected to whom; all else does not happen.
+var connections = map[string]int{
+	"node": 60, "serve": 60, "followall": 10, "tick": 40, "wait": 6,
+	"crash-apiserver": 4, "cut-apiserver": 4, "lose-words": 6, "cut-stream": 6, "kill-agent": 3, "two-agents": 2,
+	"node-dies": 1, "node-cut-off": 1, "node-returns": 4,
+}
+
+// GenerateConnections draws a scenario of nodes that connect to apiservers, and
+// what goes wrong between them. In as many steps much more of that happens than
+// in a whole life.
+func GenerateConnections(seed uint64, steps int) Scenario {
+	return draw(seed, steps, func(v verb) int { return connections[v.name] })
+}
+
+// draw draws steps. Each seed has its own weather: of every fault between none
+// and twice as many as usual.
+func draw(seed uint64, steps int, usual func(verb) int) Scenario {
+	s := Scenario{Seed: seed, Steps: make([]Step, steps)}
 	rng := rand.New(rand.NewPCG(seed, 0x5eed))
-	// Each seed has its own weather: of every fault between none and twice as
-	// many as usual.
 	weights := make([]int, len(verbs))
 	total := 0
 	for i, v := range verbs {
-		weights[i] = v.weight
+		weights[i] = usual(v)
 		if v.fault {
-			weights[i] = rng.IntN(2*v.weight + 1)
+			weights[i] = rng.IntN(2*weights[i] + 1)
 		}
 		total += weights[i]
 	}

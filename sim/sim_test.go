@@ -65,7 +65,7 @@ func TestSeeds(t *testing.T) {
 				t.Errorf("%v", err)
 				if by := checkerOf(err); !explained[by] && len(explained) < maxExplained {
 					explained[by] = true
-					explain(t, s, err)
+					explain(t, Generate(s, steps), err)
 				}
 				return nil
 			}
@@ -131,9 +131,59 @@ var (
 	}
 )
 
+// connectionSteps is how long a world of TestConnections has faults.
+const connectionSteps = 200
+
+// TestConnections plays worlds in which nothing happens but that nodes and
+// apiservers lose one another, a hundred times as many as whole ones.
+func TestConnections(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex // protects the following
+	counts := map[string]int{}
+	explained := false
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	first, end := *from, *from+100*uint64(*seeds)-1
+	if *seed > 0 {
+		first, end = *seed, *seed
+	}
+	for s := first; s <= end; s++ {
+		g.Go(func() error {
+			w, err := Run(GenerateConnections(s, connectionSteps))
+			mu.Lock()
+			defer mu.Unlock()
+			for what, n := range shown(w) {
+				counts[what] += n
+			}
+			if err == nil {
+				return nil
+			}
+			t.Errorf("%v", err)
+			if !explained {
+				explained = true
+				explain(t, GenerateConnections(s, connectionSteps), err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if *seed > 0 {
+		return
+	}
+	for _, what := range lacking(counts, []string{
+		"crash of an apiserver", "cut stream", "restart of an agent", "second agent of a node", "death of a node", "node cut off", "return of a node",
+		"apiserver cut off", "apiserver let its nodes go", "words lost", "event: node.silent", "event: node.heard",
+	}) {
+		t.Errorf("nothing was seen of: %s", what)
+	}
+	t.Logf("%d seeds: %d apiservers cut off, %d nodes called silent", end-first+1, counts["apiserver cut off"], counts["event: node.silent"])
+}
+
 // explain shrinks what failed, and shows it with its last events.
-func explain(t *testing.T, seed uint64, err error) {
-	small := Shrink(Generate(seed, steps), err, *tries, func(s Scenario) error {
+func explain(t *testing.T, s Scenario, err error) {
+	small := Shrink(s, err, *tries, func(s Scenario) error {
 		_, err := Run(s)
 		return err
 	})
@@ -145,8 +195,8 @@ func explain(t *testing.T, seed uint64, err error) {
 		t.Fatal(err)
 	}
 	t.Logf("the smallest scenario that was found, of %d steps:\n%s", len(small.Steps), text)
-	t.Logf("again: go test ./sim -run TestSeeds -seed %d -v", seed)
-	if err := keepScenario(*keep, by, seed, text); err != nil {
+	t.Logf("again: go test ./sim -run %s -seed %d -v", t.Name(), s.Seed)
+	if err := keepScenario(*keep, by, s.Seed, text); err != nil {
 		t.Error(err)
 	}
 }
