@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -157,6 +158,8 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
+// startContainerd returns once it listens: between its making of the socket and
+// that whoever connects is refused.
 func (r *rig) startContainerd() {
 	r.t.Helper()
 	config := filepath.Join(r.dir, "config.toml")
@@ -169,6 +172,16 @@ func (r *rig) startContainerd() {
 	r.ctrd.Stdout, r.ctrd.Stderr = out, out
 	if err := r.ctrd.Start(); err != nil {
 		r.t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		c, err := net.Dial("unix", r.socket)
+		if err == nil {
+			c.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("containerd does not answer: %v", err)
+		}
 	}
 }
 
