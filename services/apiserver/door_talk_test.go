@@ -55,22 +55,28 @@ type cable struct {
 
 var errUnreached = errors.New("the log is not reached")
 
-// Append waits for the log, as events.Log's does.
-func (c cable) Append(ctx context.Context, r events.Record) (events.Seq, error) {
+// wait waits for the log, as events.Log's methods do.
+func (c cable) wait(ctx context.Context) error {
 	for c.lacks("", c.name) {
 		select {
 		case <-time.After(lookEvery / 10):
 		case <-ctx.Done():
-			return 0, errUnreached
+			return errUnreached
 		}
+	}
+	return nil
+}
+
+func (c cable) Append(ctx context.Context, r events.Record) (events.Seq, error) {
+	if err := c.wait(ctx); err != nil {
+		return 0, err
 	}
 	return c.Log.Append(ctx, r)
 }
 
 func (c cable) Last(ctx context.Context) (events.Seq, error) {
-	if c.lacks("", c.name) {
-		<-ctx.Done()
-		return 0, errUnreached
+	if err := c.wait(ctx); err != nil {
+		return 0, err
 	}
 	return c.Log.Last(ctx)
 }
@@ -369,6 +375,30 @@ func TestPresenceCutOffOnceItIsAlone(t *testing.T) {
 		killA()
 		killB()
 	})
+}
+
+// TestPresenceBackBeforeItKnew: an apiserver that is cut off just too short to
+// know it hears nobody, and the log answers. That is no reason to call a node
+// silent that went to the other one meanwhile.
+func TestPresenceBackBeforeItKnew(t *testing.T) {
+	const phase = tellEvery * 3 / 4 // B speaks as late as can be after A judged
+	for lasts := lonelyAfter + lookEvery; lasts <= lonelyAfter+tellEvery+askLog; lasts += lookEvery / 2 {
+		synctest.Test(t, func(t *testing.T) {
+			r := newReach(t)
+			_, killA := r.start(t, "A")
+			time.Sleep(phase)
+			b, killB := r.start(t, "B")
+			time.Sleep(silentAfter + moveWithin + lookEvery/2 - lasts)
+			r.cut("A", true)
+			b.enter("n1")
+			time.Sleep(lasts)
+			r.cut("A", false)
+			time.Sleep(time.Minute)
+			r.expect(t, fmt.Sprintf("the node was at B, A cut off for %s", lasts))
+			killA()
+			killB()
+		})
+	}
 }
 
 // TestElection: while the log has no leader, the apiservers hear one another,
