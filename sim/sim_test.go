@@ -29,8 +29,8 @@ var (
 	keep  = flag.String("keep", "", "a folder into which is written what failing seeds shrink to; empty: nothing is written")
 )
 
-// progress is after how many seeds TestSeeds says how far it is: with -v that is
-// seen at once.
+// progress is after how many seeds it is said how far it is: with -v that is seen
+// at once.
 const progress = 500
 
 // steps is how long each world has faults.
@@ -41,49 +41,45 @@ const steps = 5000
 // which everything fails shall end.
 const maxExplained = 5
 
-// TestSeeds plays worlds. What fails is shrunk.
-func TestSeeds(t *testing.T) {
-	first, end := *from, *from+uint64(*seeds)-1
+// tally is what many worlds showed.
+type tally struct {
+	seeds           uint64 // as many as were to be played
+	counts          map[string]int
+	simulated, took time.Duration
+	events, played  int // of worlds in which nothing was found
+	failures        int
+	explained       map[string]bool // by checker
+	mu              sync.Mutex      // protects the fields above, while worlds are played
+}
+
+// playSeeds plays the worlds of n seeds, or the one that was asked for. What fails
+// is shrunk.
+func playSeeds(t *testing.T, n int, generate func(seed uint64) Scenario) *tally {
+	t.Helper()
+	first, end := *from, *from+uint64(n)-1
 	if *seed > 0 {
 		first, end = *seed, *seed
 	}
-	var mu sync.Mutex // protects the following
-	counts := map[string]int{}
-	var simulated time.Duration
-	var total, played, failures int
-	explained := map[string]bool{} // by checker
+	all := &tally{seeds: end - first + 1, counts: map[string]int{}, explained: map[string]bool{}}
+	began := time.Now()
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	began := time.Now()
 	for s := first; s <= end; s++ {
 		g.Go(func() error {
-			w, err := Run(Generate(s, steps))
-			mu.Lock()
-			defer mu.Unlock()
+			w, err := Run(generate(s))
+			all.mu.Lock()
+			defer all.mu.Unlock()
 			if err != nil {
-				failures++
-				t.Errorf("%v", err)
-				if by := checkerOf(err); !explained[by] && len(explained) < maxExplained {
-					explained[by] = true
-					explain(t, Generate(s, steps), err)
-				}
+				all.fail(t, generate(s), err)
 				return nil
 			}
-			for what, n := range shown(w) {
-				counts[what] += n
-			}
+			all.add(w)
 			if *seed > 0 {
 				tell(t, w)
 			}
-			for _, r := range w.Records() {
-				if r.Decision != nil {
-					counts["decided by "+r.Decision.Decider]++
-				}
-			}
-			total += len(w.Records())
-			simulated += w.Simulated()
-			if played++; played%progress == 0 {
-				t.Logf("%d of %d seeds after %.0f s; %d events, %d acknowledged writes", played, end-first+1, time.Since(began).Seconds(), total, counts["acknowledged write"])
+			if all.played%progress == 0 {
+				t.Logf("%d of %d seeds after %.0f s; %d events, %d acknowledged writes",
+					all.played, all.seeds, time.Since(began).Seconds(), all.events, all.counts["acknowledged write"])
 			}
 			return nil
 		})
@@ -91,29 +87,65 @@ func TestSeeds(t *testing.T) {
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	took := time.Since(began)
-	t.Logf("%d seeds: %.0f simulated hours in %.0f s: %.1f hours per second; %d events",
-		end-first+1, simulated.Hours(), took.Seconds(), simulated.Hours()/took.Seconds(), total)
-	for _, what := range slices.Sorted(maps.Keys(counts)) {
-		t.Logf("%8d %s", counts[what], what)
-	}
-	if *seed > 0 || failures > 0 || *seeds < 4 {
-		return
-	}
-	want := exercised
-	if *seeds >= 10 {
-		want = slices.Concat(exercised, rare)
-		for _, d := range slices.Concat(DefaultDeciders()...) {
-			want = append(want, "decided by "+d.Name)
-		}
-	}
-	for _, what := range lacking(counts, want) {
-		t.Errorf("nothing was seen of: %s", what)
+	all.took = time.Since(began)
+	return all
+}
+
+// fail notes what was found in a world, and explains the first of each checker.
+func (all *tally) fail(t *testing.T, s Scenario, err error) {
+	all.failures++
+	t.Errorf("%v", err)
+	if by := checkerOf(err); !all.explained[by] && len(all.explained) < maxExplained {
+		all.explained[by] = true
+		explain(t, s, err)
 	}
 }
 
-// exercised must be seen in four seeds, and rare in ten, or they test less than
-// they claim.
+// add counts a world in which nothing was found.
+func (all *tally) add(w *World) {
+	for what, n := range shown(w) {
+		all.counts[what] += n
+	}
+	for _, r := range w.Records() {
+		if r.Decision != nil {
+			all.counts["decided by "+r.Decision.Decider]++
+		}
+	}
+	all.events += len(w.Records())
+	all.simulated += w.Simulated()
+	all.played++
+}
+
+// expect fails if something was not seen: worlds in which it does not happen
+// test less than they claim.
+func (all *tally) expect(t *testing.T, what ...string) {
+	t.Helper()
+	for _, one := range lacking(all.counts, what) {
+		t.Errorf("nothing was seen of: %s", one)
+	}
+}
+
+// TestSeeds plays worlds.
+func TestSeeds(t *testing.T) {
+	all := playSeeds(t, *seeds, func(seed uint64) Scenario { return Generate(seed, steps) })
+	t.Logf("%d seeds: %.0f simulated hours in %.0f s: %.1f hours per second; %d events",
+		all.seeds, all.simulated.Hours(), all.took.Seconds(), all.simulated.Hours()/all.took.Seconds(), all.events)
+	for _, what := range slices.Sorted(maps.Keys(all.counts)) {
+		t.Logf("%8d %s", all.counts[what], what)
+	}
+	if *seed > 0 || all.failures > 0 || *seeds < 4 {
+		return
+	}
+	all.expect(t, exercised...)
+	if *seeds >= 10 {
+		all.expect(t, rare...)
+		for _, d := range slices.Concat(DefaultDeciders()...) {
+			all.expect(t, "decided by "+d.Name)
+		}
+	}
+}
+
+// exercised must be seen in four seeds, and rare in ten.
 var (
 	exercised = []string{
 		"conflict", "late write", "lost answer to a decider", "lost answer to an apiserver", "lost answer to a client",
@@ -138,47 +170,13 @@ const connectionSteps = 200
 // apiservers lose one another, a hundred times as many as whole ones.
 func TestConnections(t *testing.T) {
 	t.Parallel()
-	var mu sync.Mutex // protects the following
-	counts := map[string]int{}
-	explained := false
-	var g errgroup.Group
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	first, end := *from, *from+100*uint64(*seeds)-1
-	if *seed > 0 {
-		first, end = *seed, *seed
-	}
-	for s := first; s <= end; s++ {
-		g.Go(func() error {
-			w, err := Run(GenerateConnections(s, connectionSteps))
-			mu.Lock()
-			defer mu.Unlock()
-			for what, n := range shown(w) {
-				counts[what] += n
-			}
-			if err == nil {
-				return nil
-			}
-			t.Errorf("%v", err)
-			if !explained {
-				explained = true
-				explain(t, GenerateConnections(s, connectionSteps), err)
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		t.Fatal(err)
-	}
+	all := playSeeds(t, 100**seeds, func(seed uint64) Scenario { return GenerateConnections(seed, connectionSteps) })
 	if *seed > 0 {
 		return
 	}
-	for _, what := range lacking(counts, []string{
-		"crash of an apiserver", "cut stream", "restart of an agent", "second agent of a node", "death of a node", "node cut off", "return of a node",
-		"apiserver cut off", "apiserver let its nodes go", "words lost", "event: node.silent", "event: node.heard",
-	}) {
-		t.Errorf("nothing was seen of: %s", what)
-	}
-	t.Logf("%d seeds: %d apiservers cut off, %d nodes called silent", end-first+1, counts["apiserver cut off"], counts["event: node.silent"])
+	all.expect(t, "crash of an apiserver", "cut stream", "restart of an agent", "second agent of a node", "death of a node", "node cut off", "return of a node",
+		"apiserver cut off", "apiserver let its nodes go", "words lost", "event: node.silent", "event: node.heard")
+	t.Logf("%d seeds: %d apiservers cut off, %d nodes called silent", all.seeds, all.counts["apiserver cut off"], all.counts["event: node.silent"])
 }
 
 // explain shrinks what failed, and shows it with its last events.
