@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/rutterhq/rutter/events"
 	"github.com/rutterhq/rutter/events/jetstream"
+	"github.com/rutterhq/rutter/events/logtest"
 	"github.com/rutterhq/rutter/internal/pki"
 	"github.com/rutterhq/rutter/kernel"
 	"github.com/rutterhq/rutter/kinds"
@@ -206,16 +206,9 @@ func startThree(ctx context.Context, t *testing.T) *three {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &three{ca: ca}
-	for i := range c.addrs {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.addrs[i], c.dirs[i] = l.Addr().String(), t.TempDir()
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
+	c := &three{ca: ca, addrs: [3]string(logtest.Addresses(t, 3))}
+	for i := range c.dirs {
+		c.dirs[i] = t.TempDir()
 	}
 	t.Cleanup(func() {
 		for i := range c.servers {

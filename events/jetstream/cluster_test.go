@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"iter"
 	"math/big"
-	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -36,16 +35,9 @@ type trio struct {
 // newTrio reserves addresses and folders; start starts the servers.
 func newTrio(t testing.TB) *trio {
 	t.Helper()
-	c := &trio{t: t, keys: newKeys(t)}
-	for i := range c.addrs {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.addrs[i], c.dirs[i] = l.Addr().String(), t.TempDir()
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
+	c := &trio{t: t, keys: newKeys(t), addrs: [3]string(logtest.Addresses(t, 3))}
+	for i := range c.dirs {
+		c.dirs[i] = t.TempDir()
 	}
 	t.Cleanup(func() {
 		for i := range c.servers {

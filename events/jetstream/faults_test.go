@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -138,12 +137,11 @@ func TestCutConnections(t *testing.T) {
 func TestServerRestarts(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	c := ServerConfig{Dir: dir, Listen: "127.0.0.1:0", Token: "secret"}
+	c := ServerConfig{Dir: dir, Listen: logtest.Addresses(t, 1)[0], Token: "secret"}
 	s, err := StartServer(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Listen = strings.TrimPrefix(s.URL(), "nats://")
 	t.Cleanup(func() { _ = s.Close() })
 	l := dial(t, s, s.URL(), Options{})
 	underLoad(t, l, func(i int) {
@@ -210,12 +208,11 @@ func underLoad(t *testing.T, l *Log, fault func(i int)) {
 func TestLostStore(t *testing.T) {
 	t.Parallel()
 	ctx := logtest.Context(t)
-	c := ServerConfig{Dir: t.TempDir(), Listen: "127.0.0.1:0", Token: "secret"}
+	c := ServerConfig{Dir: t.TempDir(), Listen: logtest.Addresses(t, 1)[0], Token: "secret"}
 	s, err := StartServer(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Listen = strings.TrimPrefix(s.URL(), "nats://")
 	l := dial(t, s, s.URL(), Options{})
 	at, err := l.Append(ctx, logtest.Record("a", 0))
 	if err != nil {

@@ -26,7 +26,8 @@ func TestKilledHistory(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(3, uint64(*kills)))
 	dir, ctx := t.TempDir(), t.Context()
-	p := startProcess(t, dir, "127.0.0.1:0")
+	listen := logtest.Addresses(t, 1)[0]
+	p := startProcess(t, dir, listen)
 	defer func() { p.kill() }()
 	token := filepath.Join(t.TempDir(), "credentials")
 	if err := os.WriteFile(token, []byte("secret"), 0o600); err != nil {
@@ -67,7 +68,7 @@ func TestKilledHistory(t *testing.T) {
 		if packed {
 			ends++
 		}
-		p = startProcess(t, dir, strings.TrimPrefix(p.url, "nats://"))
+		p = startProcess(t, dir, listen)
 		if err := readHistory(ctx, l, &acked); err != nil {
 			t.Fatal(err)
 		}

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/rutterhq/rutter/events/logtest"
 )
 
 // The test binary is also the server that TestKilled kills.
@@ -106,7 +108,8 @@ func TestKilled(t *testing.T) {
 // killUnderLoad is the life of one log, and returns how often it was killed.
 func killUnderLoad(t *testing.T) (killed int) {
 	dir := t.TempDir()
-	p := startProcess(t, dir, "127.0.0.1:0")
+	listen := logtest.Addresses(t, 1)[0]
+	p := startProcess(t, dir, listen)
 	defer func() { p.kill() }()
 	token := filepath.Join(t.TempDir(), "credentials")
 	if err := os.WriteFile(token, []byte("secret"), 0o600); err != nil {
@@ -116,7 +119,7 @@ func killUnderLoad(t *testing.T) (killed int) {
 	underLoad(t, l, func(i int) {
 		if i%4 == 0 {
 			p.kill()
-			p = startProcess(t, dir, strings.TrimPrefix(p.url, "nats://"))
+			p = startProcess(t, dir, listen)
 			killed++
 		}
 	})

@@ -66,7 +66,7 @@ func TestBudgetReached(t *testing.T) {
 	t.Parallel()
 	const room = 16 << 20
 	ctx := logtest.Context(t)
-	s := &server{config: startConfig(t.TempDir())}
+	s := &server{config: startConfig(t, t.TempDir())}
 	s.config.Budget = room
 	s.serve(t)
 	r := newRelay(t, s.URL())

@@ -5,8 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"testing"
 	"time"
 
@@ -35,24 +33,10 @@ func startThree(t *testing.T) (out [jetstream.Servers]*server) {
 	}
 	keys := &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: ca.Pool(), ClientCAs: ca.Pool(),
 		ClientAuth: tls.RequireAndVerifyClientCert, ServerName: "server"}
-	// Nobody connects from such an address, so that no connection takes a port
-	// of a server that is still to start, or to start again.
-	host := fmt.Sprintf("127.1.%d.%d", rand.IntN(256), 1+rand.IntN(254))
-	addresses := make([]string, len(out))
-	for i := range addresses {
-		l, err := net.Listen("tcp", host+":0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addresses[i] = l.Addr().String()
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	addresses := logtest.Addresses(t, len(out))
 	for i := range out {
-		s := &server{config: startConfig(t.TempDir())}
+		s := &server{config: startConfig(t, t.TempDir())}
 		join := append(append([]string{}, addresses[:i]...), addresses[i+1:]...)
-		s.config.Listen = host + ":0"
 		s.config.Cluster = &jetstream.ClusterConfig{Name: fmt.Sprintf("s%d", i+1), Listen: addresses[i], Join: join, TLS: keys}
 		s.serve(t)
 		out[i] = s

@@ -34,13 +34,14 @@ type server struct {
 
 func startServer(t *testing.T, dir string) *server {
 	t.Helper()
-	s := &server{config: startConfig(dir)}
+	s := &server{config: startConfig(t, dir)}
 	s.serve(t)
 	return s
 }
 
-func startConfig(dir string) jetstream.ServerConfig {
-	return jetstream.ServerConfig{Dir: dir, Listen: "127.0.0.1:0", Token: "secret", Budget: budget}
+func startConfig(t *testing.T, dir string) jetstream.ServerConfig {
+	t.Helper()
+	return jetstream.ServerConfig{Dir: dir, Listen: logtest.Addresses(t, 1)[0], Token: "secret", Budget: budget}
 }
 
 // serve runs the server until the test ends.
@@ -54,7 +55,6 @@ func (s *server) serve(t *testing.T) {
 	if err := s.WriteCredentials(s.token); err != nil {
 		t.Fatal(err)
 	}
-	s.config.Listen = s.URL()[len("nats://"):] // it stays there
 }
 
 func (s *server) begin() (err error) {
