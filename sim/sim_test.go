@@ -43,13 +43,13 @@ const maxExplained = 5
 
 // tally is what many worlds showed.
 type tally struct {
-	seeds           uint64 // as many as were to be played
+	seeds           uint64     // as many as were to be played
+	mu              sync.Mutex // protects the following, while worlds are played
 	counts          map[string]int
 	simulated, took time.Duration
 	events, played  int // of worlds in which nothing was found
 	failures        int
 	explained       map[string]bool // by checker
-	mu              sync.Mutex      // protects the fields above, while worlds are played
 }
 
 // playSeeds plays the worlds of n seeds, or the one that was asked for. What fails

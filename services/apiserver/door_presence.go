@@ -53,8 +53,8 @@ type presence struct {
 	// peer is when another apiserver last said anything, or when this one began.
 	peer time.Time
 	// answered is when the log was last asked, because no other was heard, and
-	// answered; since answering it has done so without a gap.
-	answered, answering time.Time
+	// answered.
+	answered time.Time
 	// away is closed while this apiserver is cut off from the log and the others.
 	away  chan struct{}
 	isCut bool
@@ -195,9 +195,10 @@ func (p *presence) judge(v *kernel.View, n *corev1.Node, now time.Time) *corev1.
 	}
 	here := p.open[n.Name] > 0
 	silent := !here && last.silent(now)
-	if p.lonelyAt(now) { // perhaps it is cut off, and the others know better
-		until, alone := p.alone()
-		silent = silent && alone && last.silent(until)
+	if p.lonelyAt(now) {
+		// Perhaps it is cut off, and the others know better; or it was until a moment
+		// ago, and they have not had the time to say so.
+		silent = silent && last.silent(p.answered) && p.answered.Sub(p.peer) >= aloneAfter
 	}
 	at := metav1.Time{Time: p.s.out.Now().UTC()}
 	switch {

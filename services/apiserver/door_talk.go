@@ -19,13 +19,11 @@ const (
 	// apiserver take less than silentAfter + moveWithin.
 	lonelyAfter = 2 * time.Second
 	askLog      = time.Second
-	// answersEvery is how long it may be at most from question to question if the
-	// log answers each within askLog.
-	answersEvery = 2*tellEvery + lookEvery
-	// aloneAfter is how long the log must have answered who hears nobody until
-	// that is a reason to call a node silent: any other would have been heard by
-	// then, even if lonelyAfter of its words were lost.
-	aloneAfter = lonelyAfter + tellEvery + lookEvery
+	// aloneAfter is how long nobody must have said anything until that is a reason
+	// to call a node silent. Who is cut off knows it lonelyAfter + tellEvery + askLog
+	// after the last words at the latest; whoever is back a moment before that hears
+	// the next ones within tellEvery, or the ones after, if those are lost.
+	aloneAfter = lonelyAfter + tellEvery + askLog + 2*tellEvery + lookEvery
 	// keepSigns is how long a sign is kept, though it speaks for nobody after a few
 	// seconds: who was judged by it must not be judged by an older one for some time.
 	keepSigns = time.Minute
@@ -162,7 +160,7 @@ func (p *presence) mind(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		p.conclude(now, p.s.out.Steady(), err)
+		p.conclude(now, err)
 	}
 }
 
@@ -173,29 +171,13 @@ func (p *presence) lonely(now time.Time) bool {
 }
 
 // conclude is what follows from the log's answer to who asked at a time.
-func (p *presence) conclude(asked, now time.Time, err error) {
+func (p *presence) conclude(asked time.Time, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil {
-		if asked.Sub(p.answered) > answersEvery {
-			p.answering = now
-		}
 		p.answered = asked
 	}
 	p.noteCut(err != nil)
-}
-
-// alone tells whether nobody is heard because nobody is there, and until when
-// that is known. An answer of the log says only that this apiserver is not cut
-// off now: if it was until a moment ago, the others have not yet had the time to
-// say anything. So the log must have answered for a while without a gap. The
-// lock must be held.
-func (p *presence) alone() (until time.Time, is bool) {
-	from := p.peer.Add(lonelyAfter)
-	if p.answering.After(from) {
-		from = p.answering
-	}
-	return p.answered, p.answered.Sub(from) >= aloneAfter
 }
 
 // lonelyAt is lonely for who holds the lock. Who has just begun, and was cut off

@@ -175,10 +175,7 @@ func (w *Writer) CutOff(is bool) { w.s.presence.cut(is) }
 
 // Answered says that the log answered this apiserver, which asks if it hears
 // nothing of others.
-func (w *Writer) Answered() {
-	now := w.s.out.Steady()
-	w.s.presence.conclude(now, now, nil)
-}
+func (w *Writer) Answered() { w.s.presence.conclude(w.s.out.Steady(), nil) }
 
 func by(u *User) author { return author{source: "user:" + u.Name, groups: u.Groups, manager: u.Name} }
 
